@@ -1,0 +1,1 @@
+"""One module per `codegym` command; each has `main(argv) -> exit status`."""

@@ -1,0 +1,132 @@
+"""Settings of the main job, and the scales it comes in."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from agents.bundled import TinyModelConfig
+from agents.psgpo import PSGPOConfig
+from agents.sft import SFTConfig
+from codegym.judge import JUDGES
+from codegym.table import check_name, resolve
+from codegym.task import Task
+from codegym.tasks import TASK_SOURCES, load_tasks
+from prm.config import PRMConfig
+from prm.selection import SelectionConfig
+
+LabelSource = Literal["reference", "binary_search"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Which programs are labelled, and how."""
+
+    checkpoints: int = 4  # of the RL baseline, evenly spaced, that programs are collected from
+    programs_per_task: int = 1  # drawn per checkpoint and training task
+    source: LabelSource = (
+        "reference"  # what the PRM learns from; binary_search needs no reference (the paper)
+    )
+    audited: int = 128  # failing programs labelled by the other source too, to compare; 0 for none
+    k: int = 8  # completions of a prefix before binary search counts it as lost
+    chunk: int = 128  # programs labelled at once: what a kill can lose
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoints", "programs_per_task", "k", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.audited < 0:
+            raise ValueError(f"audited must not be negative, got {self.audited}")
+        if self.source not in ("reference", "binary_search"):
+            raise ValueError(f"source must be reference or binary_search, got {self.source!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """How PSGPO and the oracle arm are paid per line; see `codegym.rewards.process.ProcessReward`."""
+
+    form: Literal["progress", "mean"] = "progress"  # "mean" is the paper's, which pays for stopping early
+    lambda_fail: float | None = None  # weight on a failing program; None: the form's default
+    lambda_pass: float | None = None  # weight on a passing program; None: the form's default
+    refresh_learning_rate: float = 5e-4  # of the PRM's passes over PSGPO's own rollouts; 0 for no refresh
+    critic_init: Literal["scratch", "policy", "prm"] = (
+        "prm"  # PSGPO's critic; the other arms' is rl.critic_init
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """The main job."""
+
+    scale: str = "small"  # smoke, small or full: sets the defaults of everything else
+    tasks: str = "stepwise"  # task source
+    model: str | None = None  # folder or hub name of a causal LM to start from; None: the bundled tiny one
+    seed: int = 0  # of everything
+    judge: str = "local"  # who judges
+    threads: int = 0  # of torch; 0 for one per core
+    rl_horizons: tuple[int, int] = (9, 12)  # steps of the training tasks, where a source has the dial
+    train_tasks: int = 640  # training tasks
+    eval_horizons: tuple[tuple[int, int], ...] = ((2, 4), (5, 8), (9, 12))  # reported apart
+    eval_tasks: int = 192  # held-out tasks per horizon range
+    sft_programs: int = 60_000  # programs of the corpus that the starting policy imitates
+    sft_horizons: tuple[int, int] = (1, 12)  # their steps: must cover every horizon of RL
+    oracle: bool = True  # run the arm that is paid by exact labels, the upper bound of any PRM
+    tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    rl: PSGPOConfig = field(default_factory=PSGPOConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    prm: PRMConfig = field(default_factory=PRMConfig)
+    dense: DenseConfig = field(default_factory=DenseConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.scale, ("smoke", "small", "full"), "scale")
+        check_name(self.tasks, TASK_SOURCES, "task source")
+        check_name(self.judge, JUDGES, "judge")
+        for name in ("train_tasks", "eval_tasks", "sft_programs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.threads < 0:
+            raise ValueError(f"threads must not be negative, got {self.threads}")
+
+    def with_seed(self) -> "PipelineConfig":
+        """The same settings with the run's seed in every part."""
+        return replace(self, sft=replace(self.sft, seed=self.seed), prm=replace(self.prm, seed=self.seed))
+
+    def load(self, *, split: str, limit: int, horizons: tuple[int, int]) -> Sequence[Task]:
+        """Tasks of the source; `horizons` goes to sources that have the dial."""
+        loader = resolve(TASK_SOURCES, self.tasks, "task source")
+        options: dict[str, Any] = {}
+        if "horizons" in inspect.signature(loader).parameters:
+            options["horizons"] = horizons
+        return load_tasks(self.tasks, split=split, limit=limit, seed=self.seed, **options)
+
+
+SCALES = {
+    "smoke": PipelineConfig(
+        scale="smoke",
+        rl_horizons=(2, 4),
+        train_tasks=64,
+        eval_horizons=((2, 4),),
+        eval_tasks=48,
+        sft_programs=3_000,
+        sft_horizons=(1, 4),
+        sft=SFTConfig(checkpoint_every=20),
+        rl=PSGPOConfig(
+            n_iterations=4, rollouts_per_iteration=32, warmup_iterations=1, critic_only_iterations=1, refresh_every=2,
+            max_new_tokens=96,
+        ),
+        label=LabelConfig(checkpoints=2, audited=8, k=4, chunk=16),
+        prm=PRMConfig(epochs=1.0, checkpoint_every=2),
+    ),
+    "small": PipelineConfig(scale="small"),
+    "full": PipelineConfig(
+        scale="full",
+        train_tasks=1280,
+        eval_tasks=384,
+        sft_programs=120_000,
+        rl=PSGPOConfig(n_iterations=60, rollouts_per_iteration=256),
+        label=LabelConfig(programs_per_task=2, audited=512),
+    ),
+}  # fmt: skip
+"""The main job's scales. On two cores: smoke in two minutes, small in twenty, full in two hours."""

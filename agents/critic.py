@@ -1,0 +1,111 @@
+"""The critic: a language model's backbone that estimates the return from every prefix."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from codegym.table import check_name
+from prm.backbone import without_dropout
+from prm.model import ProcessRewardModel
+
+CriticInit: TypeAlias = Literal["scratch", "policy", "prm"]
+HEAD_FILE = "head.safetensors"
+
+
+class Critic(nn.Module):
+    """Estimates, at every token, the return that follows it.
+
+    The value of the state *before* token i is the output at index i - 1: `before_tokens` shifts.
+
+    Args:
+        backbone: A causal transformer that returns `last_hidden_state`; taken over, not copied.
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = without_dropout(backbone)
+        self.head = nn.Linear(backbone.config.hidden_size, 1, device=backbone.device, dtype=torch.float32)
+        nn.init.zeros_(self.head.weight)  # knows nothing: predicts 0 everywhere
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def create(
+        cls, init: CriticInit, policy: Any, prm: ProcessRewardModel | None = None, *, seed: int = 0
+    ) -> "Critic":
+        """Start a critic.
+
+        Args:
+            init: "scratch": random weights in the policy's shape; "policy": the policy's backbone; "prm": the
+                reward model's backbone and head (PSGPO's value initialisation), to be calibrated.
+            policy: The causal LM that will act.
+            prm: The reward model, for "prm".
+            seed: Of the random weights.
+
+        Raises:
+            UnknownNameError: If `init` is none of the three.
+            ValueError: If "prm" comes without a reward model.
+        """
+        check_name(init, get_args(CriticInit), "critic initialisation")
+        if init == "scratch":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                fresh = AutoModel.from_config(policy.base_model.config)
+            return cls(fresh.to(policy.device, policy.dtype))
+        if init == "policy":
+            return cls(deepcopy(policy.base_model))
+        if prm is None:
+            raise ValueError('critic_init="prm" needs the process reward model: pass prm=')
+        critic = cls(deepcopy(prm.backbone).to(policy.device))
+        critic.head.load_state_dict(prm.head.state_dict())
+        return critic
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Outputs after every token. Attention is causal: padding on the right needs no mask. [B, T] each."""
+        hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
+        outputs: Tensor = self.head(hidden.float())
+        return outputs.squeeze(-1)
+
+    def before_tokens(self, ids: Tensor) -> Tensor:
+        """Value of the state before each token; 0 for the first, which has no state. [B, T] to [B, T]."""
+        return nn.functional.pad(self(ids[:, :-1]), (1, 0))
+
+    @torch.no_grad()
+    def calibrate(self, values: Tensor, returns: Tensor, mask: Tensor) -> tuple[float, float]:
+        """Fold the least-squares line from current outputs to returns into the head.
+
+        A reward model's scores are on a scale of their own; as values they must be on the returns' scale.
+        Where either does not vary, only the mean is moved: there is no slope to fit.
+
+        Args:
+            values: The critic's present values. [B, T]
+            returns: What they should be. [B, T]
+            mask: Where they count. [B, T]
+
+        Returns:
+            Slope and offset.
+        """
+        x, y = values[mask].double(), returns[mask].double()
+        slope = 1.0
+        if len(x) > 1 and x.var() > 0 and y.var() > 0:
+            slope = float(((x - x.mean()) * (y - y.mean())).mean() / (x - x.mean()).square().mean())
+        offset = float(y.mean() - slope * x.mean()) if len(x) else 0.0
+        self.head.weight.mul_(slope)
+        self.head.bias.mul_(slope).add_(offset)
+        return slope, offset
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write backbone and head as safetensors."""
+        self.backbone.save_pretrained(folder)
+        save_file(self.head.state_dict(), folder / HEAD_FILE)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> "Critic":
+        """Read what `save_pretrained` wrote."""
+        critic = cls(AutoModel.from_pretrained(folder, dtype=dtype).to(device))
+        critic.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(device)))
+        return critic

@@ -1,0 +1,212 @@
+"""`report.md` and a self-contained `report.html`. Model output is hostile text: everything is escaped."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from agents.report.figures import draw_all
+from agents.report.results import ARM_TITLES, Results, read_results
+from codegym.storage import write_text
+
+FIGURE_TITLES = {
+    "pass_by_horizon": "pass@1 by horizon",
+    "learning_curves": "Learning curves",
+    "prm_training": "Process reward model",
+    "stage_times": "Time per stage",
+}
+
+LABEL_COLUMNS = (
+    *("programs", "correct", "revised", "wrong", "lines", "lines_per_program", "positive", "negative"),
+    *("completions", "tokens", "verdicts", "seconds"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A titled table of text cells."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def write_report(folder: Path, stage_order: Sequence[str]) -> Path:
+    """Write `report.md`, `report.html` and `plots/*.svg` into a run folder; returns the HTML's path.
+
+    The report shows whatever the folder holds, so it can be written before a run is complete.
+    """
+    results = read_results(folder, stage_order)
+    figures = draw_all(results)
+    for name, svg in figures.items():
+        write_text(folder / "plots" / f"{name}.svg", svg)
+    tables = [table for table in build_tables(results) if table.rows]
+    context = {
+        "config": results.config,
+        "figures": [
+            {"title": FIGURE_TITLES[name], "name": name, "data": _data_uri(svg)}
+            for name, svg in figures.items()
+        ],
+        "tables": tables,
+        "samples": [_colored(sample) for sample in results.samples],
+        "versions": results.stage("evaluate").get("versions", {}),
+        "missing": [name for name in stage_order if name not in {s["stage"] for s in results.stages}],
+    }
+    for template, autoescape in (("report.html.j2", True), ("report.md.j2", False)):
+        write_text(folder / template.removesuffix(".j2"), _render(template, autoescape, context))
+    return folder / "report.html"
+
+
+def build_tables(results: Results) -> list[Table]:
+    """The report's tables, most wanted first; a table without rows has nothing to show yet."""
+    return [
+        *(_pass_table(results, decoding) for decoding in ("sampled", "greedy")),
+        _verdict_table(results),
+        _prm_table(results),
+        _label_table(results),
+        _agreement_table(results),
+        _stage_table(results),
+        _throughput_table(results),
+    ]
+
+
+def _pass_table(results: Results, decoding: str) -> Table:
+    buckets = results.buckets
+    rows = [
+        [ARM_TITLES[arm], *(str(results.rate(arm, bucket, decoding)) for bucket in buckets)]
+        for arm in results.arms
+    ]
+    tasks = [str(results.rate(results.arms[0], b, decoding).total) for b in buckets] if rows else []
+    return Table(
+        title=f"pass@1 by horizon, {decoding}",
+        head=["policy", *(f"horizon {bucket.title}" for bucket in buckets)],
+        rows=rows,
+        note=f"One program per held-out task ({', '.join(tasks)} tasks); 95 % Wilson intervals.",
+    )
+
+
+def _verdict_table(results: Results) -> Table:
+    kinds = sorted({row.verdict for row in results.rows})
+    rows = []
+    for arm in results.arms:
+        mine = [row for row in results.rows if row.arm == arm and row.decoding == "sampled"]
+        shares = [f"{sum(row.verdict == kind for row in mine) / max(1, len(mine)):.3f}" for kind in kinds]
+        lines = sum(row.lines for row in mine) / max(1, len(mine))
+        ended = sum(row.finished for row in mine) / max(1, len(mine))
+        rows.append([ARM_TITLES[arm], *shares, f"{lines:.1f}", f"{ended:.3f}"])
+    return Table(
+        title="Verdicts of sampled programs",
+        head=["policy", *kinds, "lines per program", "ended by itself"],
+        rows=rows,
+    )
+
+
+def _prm_table(results: Results) -> Table:
+    groups: Mapping[str, Mapping[str, Any]] = {
+        **results.stage("prm").get("validation", {}),
+        **results.stage("evaluate").get("drift", {}),
+    }
+    columns = {
+        "programs": "programs",
+        "local_auc": "local AUC",
+        "auc": "AUC",
+        "line_accuracy": "line accuracy",
+        "first_error_accuracy": "first-error accuracy",
+        "brier": "Brier",
+        "ece": "ECE",
+    }
+    return Table(
+        title="Process reward model on held-out tasks",
+        head=["programs of", *columns.values()],
+        rows=[[name, *(_number(group.get(key)) for key in columns)] for name, group in groups.items()],
+        note="Local AUC counts lines up to and including the first wrong one; late lines are wrong by "
+        "default and flatter the plain AUC.",
+    )
+
+
+def _label_table(results: Results) -> Table:
+    label = results.stage("label")
+    sources: Mapping[str, Mapping[str, Any]] = label.get("statistics", {})
+    rows = []
+    for name, values in sources.items():
+        flat = {**values, **values.get("cost", {}), "seconds": label.get("seconds", {}).get(name)}
+        flat["lines_per_program"] = values.get("lines_per_program", {}).get("mean")
+        rows.append([name, *(_number(flat.get(key)) for key in LABEL_COLUMNS)])
+    return Table(
+        title="Labels: statistics and cost",
+        head=["labels by", *(key.replace("_", " ") for key in LABEL_COLUMNS)],
+        rows=rows,
+        note="Correct programs pass, revised ones fail after some right line, wrong ones have none.",
+    )
+
+
+def _agreement_table(results: Results) -> Table:
+    agreement: Mapping[str, Any] = results.stage("label").get("agreement", {})
+    return Table(
+        title="Binary search against exact labels, same failing programs",
+        head=["measure", "value"],
+        rows=[[key.replace("_", " "), _number(value)] for key, value in agreement.items()],
+    )
+
+
+def _stage_table(results: Results) -> Table:
+    rows = [[stage["stage"], f"{stage['seconds']:.0f}"] for stage in results.stages]
+    if rows:
+        rows.append(["total", f"{sum(stage['seconds'] for stage in results.stages):.0f}"])
+    return Table(
+        title="Wall seconds per stage",
+        head=["stage", "seconds"],
+        rows=rows,
+        note="A stage that was interrupted counts the seconds of every attempt that finished a unit of work.",
+    )
+
+
+def _throughput_table(results: Results) -> Table:
+    rows = []
+    for stage in results.stages:
+        for key, value in stage["metrics"].items():
+            if key.endswith("_per_s") or key == "peak_memory_mb":
+                rows.append(
+                    [stage["stage"], key.replace("_per_s", " per second").replace("_", " "), f"{value:,.0f}"]
+                )
+    return Table(title="Throughput and memory", head=["stage", "what", "value"], rows=rows)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _colored(sample: Mapping[str, Any]) -> dict[str, Any]:
+    return {**sample, "lines": [{**line, "color": score_color(line["score"])} for line in sample["lines"]]}
+
+
+def score_color(score: float) -> str:
+    """Background of a line scored in [-1, 1]: red over white to green."""
+    strength = min(1.0, abs(score))
+    red, green, blue = (34, 160, 80) if score >= 0 else (215, 60, 45)
+    return f"rgba({red}, {green}, {blue}, {0.08 + 0.42 * strength:.2f})"
+
+
+def _data_uri(svg: str) -> Markup:
+    # as an image the SVG can neither run scripts nor clash with the page's ids
+    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode()
+
+
+def _render(template: str, autoescape: bool, context: Mapping[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("agents.report", "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**context)

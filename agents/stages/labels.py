@@ -1,0 +1,179 @@
+"""Stages collect and label: programs from the baseline's checkpoints, and a label per line."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from agents.progress import Report
+from agents.samplers import make_sampler
+from agents.stages.context import Context, Metrics
+from codegym.storage import append_rows, read_rows
+from codegym.task import Task
+from prm.agreement import compare_labels
+from prm.collect import collect
+from prm.completion import Completer
+from prm.labeling import BinarySearchLabeler, Labeler, label_to_file, read_labels
+from prm.program import LabeledProgram, SampledProgram
+from prm.reference import ReferenceLabeler
+from prm.selection import label_statistics
+
+PROGRAMS, LABELS, AUDIT = "programs.jsonl", "labels.jsonl", "audit.jsonl"
+TASKS_AT_ONCE = 128
+
+
+class CheckpointLabeler:
+    """Binary search in which every program is completed by the checkpoint that wrote it (the paper's way)."""
+
+    source = BinarySearchLabeler.source
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._labelers: dict[str, BinarySearchLabeler] = {}
+
+    def label(self, programs: Sequence[SampledProgram], tasks: Mapping[str, Task]) -> list[LabeledProgram]:
+        """Label every program, in order."""
+        labeled: dict[str, LabeledProgram] = {}
+        for policy in dict.fromkeys(program.policy for program in programs):
+            if policy not in self._labelers:
+                self._labelers[policy] = binary_search(self.context, load_sampler(self.context, policy))
+            mine = [program for program in programs if program.policy == policy]
+            for item in self._labelers[policy].label(mine, tasks):
+                labeled[item.program.program_id] = item
+        return [labeled[program.program_id] for program in programs]
+
+
+def binary_search(context: Context, completer: Completer) -> BinarySearchLabeler:
+    """The run's binary search with that completer."""
+    config = context.config
+    return BinarySearchLabeler(
+        completer,
+        context.judge,
+        completer.tokenizer,  # type: ignore[attr-defined]
+        k=config.label.k,
+        max_new_tokens=config.rl.max_new_tokens,
+        seed=config.seed,
+    )
+
+
+def make_labeler(context: Context, completer: Completer | None = None) -> Labeler:
+    """Who labels what the reward model learns from: `completer` completes, else each program's checkpoint.
+
+    Raises:
+        ValueError: If labels by reference are wanted but the tasks carry no trace.
+    """
+    if context.config.label.source == "reference":
+        if not context.traced:
+            raise ValueError(
+                f"tasks of {context.config.tasks!r} carry no trace of a right program's values, "
+                "which labels by reference need; use --label.source binary_search"
+            )
+        return ReferenceLabeler(context.judge)
+    return CheckpointLabeler(context) if completer is None else binary_search(context, completer)
+
+
+def load_sampler(context: Context, folder: str) -> Completer:
+    """A sampler of the policy in that folder of the run."""
+    path = context.path / folder
+    model = AutoModelForCausalLM.from_pretrained(path)
+    return make_sampler(context.config.rl.sampler, model, AutoTokenizer.from_pretrained(path))
+
+
+def checkpoints(context: Context) -> list[str]:
+    """Folders of the baseline's checkpoints, oldest first."""
+    steps = (context.path / "baseline").glob("step-*")
+    return [f"baseline/{step.name}" for step in sorted(steps, key=lambda step: int(step.name.split("-")[1]))]
+
+
+def collect_programs(context: Context, report: Report) -> Metrics:
+    """Sample and judge programs from every checkpoint into `programs.jsonl`."""
+    config, path = context.config, context.path / PROGRAMS
+    done = {program.program_id for program in read_programs(path)}
+    tasks, policies = context.train_tasks, checkpoints(context)
+    step, total, spent, drawn = 0, len(policies) * len(tasks), 0.0, 0
+    for number, policy in enumerate(policies):
+        sampler = load_sampler(context, policy)
+        for start in range(0, len(tasks), TASKS_AT_ONCE):
+            batch = tasks[start : start + TASKS_AT_ONCE]
+            step += len(batch)
+            if all(f"{policy}/{task.task_id}/{config.label.programs_per_task - 1}" in done for task in batch):
+                continue
+            began = time.monotonic()
+            programs = collect(
+                sampler,
+                batch,
+                context.judge,
+                sampler.tokenizer,  # type: ignore[attr-defined]
+                policy=policy,
+                n=config.label.programs_per_task,
+                max_new_tokens=config.rl.max_new_tokens,
+                seed=config.seed + 1_000_003 * (number + 1) + start,
+            )
+            spent, drawn = spent + time.monotonic() - began, drawn + len(programs)
+            append_rows(path, (program.to_row() for program in programs if program.program_id not in done))
+            report(step, total)
+    programs = read_programs(path)
+    return {
+        "programs": len(programs),
+        "pass_rate": {
+            policy: sum(p.passed for p in programs if p.policy == policy)
+            / max(1, sum(p.policy == policy for p in programs))
+            for policy in policies
+        },
+        **({"programs_per_s": drawn / spent} if drawn else {}),
+    }
+
+
+def label_programs(context: Context, report: Report) -> Metrics:
+    """Label every program into `labels.jsonl`, and some by the other source into `audit.jsonl`."""
+    config = context.config.label
+    tasks = {task.task_id: task for task in context.train_tasks}
+    programs = read_programs(context.path / PROGRAMS)
+    audited = _audited(programs, config.audited) if context.traced else []
+    total = len(programs) + len(audited)
+    began = time.monotonic()
+    label_to_file(
+        make_labeler(context),
+        programs,
+        tasks,
+        context.path / LABELS,
+        chunk=config.chunk,
+        progress=lambda done, _: report(done, total),
+    )
+    seconds = {config.source: time.monotonic() - began}
+    labels = read_labels(context.path / LABELS)
+    statistics = {config.source: label_statistics(labels)}
+    metrics: dict[str, object] = {"statistics": statistics}
+    if audited:
+        other: Labeler = (
+            CheckpointLabeler(context) if config.source == "reference" else ReferenceLabeler(context.judge)
+        )
+        began = time.monotonic()
+        label_to_file(
+            other,
+            audited,
+            tasks,
+            context.path / AUDIT,
+            chunk=max(1, config.chunk // 4),
+            progress=lambda done, _: report(len(programs) + done, total),
+        )
+        seconds[other.source] = time.monotonic() - began
+        audit = read_labels(context.path / AUDIT)
+        statistics[other.source] = label_statistics(audit)
+        exact, estimated = (labels, audit) if config.source == "reference" else (audit, labels)
+        metrics["agreement"] = compare_labels(exact, estimated, k=config.k)
+    return {**metrics, "seconds": seconds}
+
+
+def read_programs(path: Path) -> list[SampledProgram]:
+    """Programs collected so far, in order."""
+    return [SampledProgram.from_row(row) for row in read_rows(path)]
+
+
+def _audited(programs: Sequence[SampledProgram], count: int) -> list[SampledProgram]:
+    """Failing programs, spread evenly over the list and so over checkpoints and tasks."""
+    failing = [program for program in programs if not program.passed]
+    if len(failing) <= count:
+        return failing
+    return [failing[place * len(failing) // count] for place in range(count)]

@@ -1,0 +1,67 @@
+"""Stage prm: the process reward model."""
+
+from typing import Any
+
+from agents.progress import Report
+from agents.stages.context import Context, Metrics, peak_memory_mb
+from agents.stages.labels import LABELS
+from prm.config import in_validation
+from prm.evaluation import PRMMetrics, evaluate_prm
+from prm.labeling import read_labels
+from prm.model import ProcessRewardModel
+from prm.program import LabeledProgram
+from prm.selection import select
+from prm.training import train_prm
+
+COLUMNS = ("local_auc", "auc", "line_accuracy", "first_error_accuracy", "brier", "ece")
+
+
+def train_reward_model(context: Context, report: Report) -> Metrics:
+    """Train the reward model on the labels and measure it on the tasks it has not seen."""
+    config, folder = context.config, context.path / "prm"
+    labels = read_labels(context.path / LABELS)
+    losses: list[dict[str, float]] = []
+
+    def progress(step: int, total: int, metrics: Any) -> None:
+        losses.append({"step": step, **metrics})
+        report(step, total, metrics)
+
+    chosen = select(labels, config.selection)
+    result = train_prm(chosen, config.prm, backbone=context.path / "sft", folder=folder, progress=progress)
+    model = ProcessRewardModel.from_pretrained(folder)
+    held_out = [
+        item
+        for item in labels
+        if in_validation(item.program.task_id, fraction=config.prm.validation_fraction, seed=config.prm.seed)
+    ]
+    return {
+        "identity": result.identity,
+        "train_programs": result.n_train,
+        "steps": result.n_steps,
+        "best_step": result.best_step,
+        "history": [*losses, *({**row, "loss": None} for row in result.history)],
+        "validation": quality(model, held_out, {"all": lambda _: True, **_by_policy(held_out)}),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def quality(
+    model: ProcessRewardModel, labels: list[LabeledProgram], groups: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The report's columns for every group of programs that is not empty."""
+    rows = {}
+    for name, belongs in groups.items():
+        chosen = [item for item in labels if belongs(item)]
+        if chosen:
+            rows[name] = columns(evaluate_prm(model, chosen, groupings={}))
+    return rows
+
+
+def columns(metrics: PRMMetrics) -> dict[str, Any]:
+    """A measurement as the report shows it: numbers with their bootstrap intervals, as text."""
+    return {"programs": metrics.n_programs, **{name: str(getattr(metrics, name)) for name in COLUMNS}}
+
+
+def _by_policy(labels: list[LabeledProgram]) -> dict[str, Any]:
+    policies = dict.fromkeys(item.program.policy for item in labels)
+    return {policy: lambda item, policy=policy: item.program.policy == policy for policy in policies}

@@ -1,0 +1,184 @@
+"""Stages baseline, psgpo and oracle: the same agent and rollouts, paid in three ways."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.logger import Logger, make_output_format
+
+from agents.checkpoint import settle, whole_folder
+from agents.monitor import LastScores
+from agents.progress import Report
+from agents.psgpo import PSGPO
+from agents.prm_refresh import PRMRefresh
+from agents.stages.context import Context, Metrics, peak_memory_mb
+from agents.stages.labels import make_labeler
+from codegym.rewards import RewardScheme
+from codegym.rewards.process import ProcessReward
+from codegym.rewards.wrapper import RewardWrapper
+from codegym.storage import append_rows, read_rows, write_text
+from prm.model import ProcessRewardModel
+from prm.reference import ReferenceScorer
+
+LAST, CURVE, POLICY = "last", "curve.jsonl", "policy"
+CURVE_KEYS = {
+    "success_rate": "rollout/success_rate",
+    "reward": "rollout/ep_rew_mean",
+    "lines": "codegen/lines_per_program",
+    "tokens": "codegen/tokens_per_program",
+    "finished": "codegen/finished",
+    "steps_addressed": "codegen/steps_addressed",
+    "prefix_correct": "codegen/prefix_correct",
+    "kl": "train/kl_per_program",
+    "clip_fraction": "train/clip_fraction",
+    "explained_variance": "train/explained_variance",
+    "score_on_failing": "prm/score_on_failing",
+    "gap": "prm/gap",
+    "sampling_tokens_per_s": "time/sampled_tokens_per_second",
+    "update_tokens_per_s": "time/updated_tokens_per_second",
+    "verdicts_per_s": "time/verdicts_per_second",
+}
+"""Columns of `curve.jsonl`, and the logger keys they come from."""
+
+
+def train_baseline(context: Context, report: Report) -> Metrics:
+    """Train with the tests' verdict alone, keeping evenly spaced checkpoints."""
+    return _train(context, report, arm="baseline", scheme=None, checkpoints=context.config.label.checkpoints)
+
+
+def train_psgpo(context: Context, report: Report) -> Metrics:
+    """Train with the reward model's pay per line and the critic it initialises, refreshing it on the way."""
+    config, folder = context.config, context.path / "psgpo"
+    prm = ProcessRewardModel.from_pretrained(context.path / "prm")
+    refresh = None
+    if config.dense.refresh_learning_rate > 0:
+        refresh = PRMRefresh(
+            prm,
+            {task.task_id: task for task in context.train_tasks},
+            learning_rate=config.dense.refresh_learning_rate,
+            seed=config.seed,
+        )
+    metrics = _train(
+        context, report, arm="psgpo", scheme=_dense(context, LastScores(prm)), prm=prm, refresh=refresh
+    )
+    with whole_folder(folder / "prm") as draft:
+        prm.save_pretrained(draft)
+    return metrics
+
+
+def train_oracle(context: Context, report: Report) -> Metrics:
+    """Train with exact line labels in the place of the reward model: the upper bound of any PRM."""
+    if "oracle" not in context.arms:
+        report(1, 1)
+        return {"skipped": "the tasks carry no trace" if context.config.oracle else "oracle is off"}
+    scheme = _dense(context, LastScores(ReferenceScorer(context.judge)))
+    return _train(context, report, arm="oracle", scheme=scheme)
+
+
+def _dense(context: Context, scorer: Any) -> RewardScheme:
+    dense = context.config.dense
+    return ProcessReward.from_scorer(
+        scorer, form=dense.form, lambda_fail=dense.lambda_fail, lambda_pass=dense.lambda_pass
+    )
+
+
+def _train(
+    context: Context,
+    report: Report,
+    *,
+    arm: str,
+    scheme: RewardScheme | None,
+    prm: ProcessRewardModel | None = None,
+    refresh: PRMRefresh | None = None,
+    checkpoints: int = 0,
+) -> Metrics:
+    folder = context.path / arm
+    agent = _agent(context, folder, scheme, prm, refresh)
+    if refresh is not None:
+        refresh.labeler = make_labeler(context, agent.sampler)
+    total = agent.config.n_iterations
+    milestones = {round(total * (step + 1) / checkpoints) for step in range(checkpoints)}
+    _keep_rows(folder / CURVE, agent.iteration)
+    agent.set_logger(_logger(folder))
+    while agent.iteration < total:
+        metrics = agent.iterate(agent.iteration / total)
+        for key, value in metrics.items():
+            agent.logger.record(key, value)
+        agent.logger.dump(agent.num_timesteps)
+        # the row before the checkpoint: a row too many is cut on resume, a missing one would stay missing
+        _append_row(folder / CURVE, agent.iteration, metrics)
+        if agent.iteration in milestones:
+            _save_policy(agent, folder / f"step-{agent.iteration}")
+        agent.save(folder / LAST)
+        report(agent.iteration, total, {"pass": metrics["rollout/success_rate"]})
+    agent.logger.close()
+    _save_policy(agent, folder / POLICY)
+    return _summary(list(read_rows(folder / CURVE)))
+
+
+def _agent(
+    context: Context,
+    folder: Path,
+    scheme: RewardScheme | None,
+    prm: ProcessRewardModel | None,
+    refresh: PRMRefresh | None,
+) -> PSGPO:
+    config = context.config
+    env: gym.Env[str, str] = gym.make(
+        "CodeGen-v0", tasks=context.train_tasks, judge=context.judge, disable_env_checker=True
+    )
+    if scheme is not None:
+        env = RewardWrapper(env, scheme)
+    oracle = LastScores(ReferenceScorer(context.judge)) if context.traced else None
+    if oracle is not None and isinstance(scheme, ProcessReward) and prm is None:
+        oracle = scheme.scorer  # the oracle arm: one execution serves the pay and the log
+    watched: dict[str, Any] = {"oracle": oracle, "refresh": refresh}
+    settle(folder / LAST)
+    if (folder / LAST).exists():
+        return PSGPO.load(folder / LAST, env, **watched)
+    rl = config.rl if prm is None else replace(config.rl, critic_init=config.dense.critic_init)
+    return PSGPO(context.path / "sft", env, rl, prm=prm, seed=config.seed, **watched)
+
+
+def _logger(folder: Path) -> Logger:
+    """TensorBoard where it is installed; the curve is in `curve.jsonl` in any case."""
+    try:
+        return Logger(str(folder), [make_output_format("tensorboard", str(folder / "tensorboard"))])
+    except AssertionError:  # how Stable-Baselines3 says that tensorboard is missing
+        return Logger(str(folder), [])
+
+
+def _save_policy(agent: PSGPO, folder: Path) -> None:
+    with whole_folder(folder) as draft:
+        agent.policy.save_pretrained(draft)
+        agent.tokenizer.save_pretrained(draft)
+
+
+def _append_row(path: Path, iteration: int, metrics: Mapping[str, float]) -> None:
+    known = {name: metrics[key] for name, key in CURVE_KEYS.items() if np.isfinite(metrics.get(key, np.nan))}
+    append_rows(path, [{"iteration": iteration, **known}])
+
+
+def _keep_rows(path: Path, n_iterations: int) -> None:
+    """Cut rows of iterations that the checkpoint does not know."""
+    rows = [row for row in read_rows(path) if row["iteration"] <= n_iterations]
+    if path.exists():
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    def mean(name: str, chosen: Sequence[Mapping[str, float]]) -> float | None:
+        values = [row[name] for row in chosen if name in row]
+        return float(np.mean(values)) if values else None
+
+    return {
+        "iterations": len(rows),
+        "first_success_rate": mean("success_rate", rows[:4]),
+        "last_success_rate": mean("success_rate", rows[-4:]),
+        **{name: mean(name, rows) for name in CURVE_KEYS if name.endswith("_per_s")},
+        "peak_memory_mb": peak_memory_mb(),
+    }

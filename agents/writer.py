@@ -1,0 +1,58 @@
+"""Line by line from a sampler that writes whole programs: what `predict` needs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from codegym.episode import END_OF_PROGRAM
+from prm.alignment import split_lines
+from prm.completion import Completer
+
+
+class LineWriter:
+    """Answers an observation with the next line.
+
+    The sampler writes on to the end of the program; as long as the next observations are what it foresaw,
+    its further lines are the next answers, and nothing is tokenised anew.
+
+    Args:
+        sampler: The policy.
+        tokenizer: Its tokenizer.
+        max_new_tokens: Limit per program.
+    """
+
+    def __init__(self, sampler: Completer, tokenizer: Any, max_new_tokens: int) -> None:
+        self.sampler, self.tokenizer, self.max_new_tokens = sampler, tokenizer, max_new_tokens
+        self._foreseen: dict[tuple[str, bool], list[str]] = {}
+        self._n_drawn = 0
+
+    def forget(self) -> None:
+        """Drop what was foreseen: the policy has changed."""
+        self._foreseen.clear()
+
+    def next_lines(self, texts: Sequence[str], deterministic: bool) -> list[str]:
+        """The next line, or END_OF_PROGRAM, after each text."""
+        unknown = [text for text in texts if (text, deterministic) not in self._foreseen]
+        plans = dict(zip(unknown, self._write(unknown, deterministic), strict=True)) if unknown else {}
+        lines = []
+        for text in texts:
+            plan = plans[text] if text in plans else self._foreseen.pop((text, deterministic), None)
+            if not plan:  # the same text twice in one call: its plan has just been used up
+                plan = self._write([text], deterministic)[0]
+            line, rest = plan[0], plan[1:]
+            if rest:
+                self._foreseen[f"{text}{line}\n", deterministic] = rest
+            lines.append(line)
+        return lines
+
+    def _write(self, texts: Sequence[str], deterministic: bool) -> list[list[str]]:
+        self._n_drawn += 1
+        drawn = self.sampler.sample(
+            self.tokenizer(list(texts))["input_ids"],
+            max_new_tokens=self.max_new_tokens,
+            temperature=0.0 if deterministic else 1.0,
+            seed=self._n_drawn,
+        )
+        return [
+            [*split_lines(group[0].text), *([END_OF_PROGRAM] if group[0].finished else [])] or [""]
+            for group in drawn
+        ]

@@ -1,0 +1,58 @@
+"""The trusted process of a worker: holds the tests, calls the candidate, decides.
+
+Started by the pool; runs no candidate code. A job is one message: JSON header, source, calls, expected values
+(one line per call test each), assertion tests, stdio tests (JSON) and the prompt. It ends when the pool hangs
+up, and then its zygote and every child end too.
+"""
+
+import json
+import resource
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+from codegym.judge.forkserver import ForkServer
+from codegym.judge.grading import Grader
+from codegym.judge.jail import Limits
+from codegym.judge.wire import frame, receive_frame, split
+
+_MEMORY_BYTES = 2 * 2**30
+
+
+def main() -> None:
+    """Serve until the pool hangs up. Arguments: control descriptor, JSON configuration."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    config = json.loads(sys.argv[2])
+    # Ctrl-C goes to the whole terminal; the pool alone decides when a worker ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limits = Limits(**config["limits"])
+    scratch = Path(config["scratch"])
+    program_scratch = scratch / "program"
+    program_scratch.mkdir(mode=0o700)
+    try:
+        server = ForkServer(limits, config["max_tier"], str(program_scratch))
+        _protect()
+        control.sendall(frame(json.dumps({"tier": server.tier, "missing": server.missing}).encode()))
+        grader = Grader(server, limits)
+        while (data := receive_frame(control)) is not None:
+            control.sendall(frame(json.dumps(grader.judge(split(data))).encode()))
+        server.close()
+    except (BrokenPipeError, ConnectionResetError):
+        traceback.print_exc()
+    finally:
+        # The pool cleans up too, unless it is the one that was killed.
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _protect() -> None:
+    """Bound what hostile values can make the tests use, and let no process of the same user look inside."""
+    if sys.platform == "linux":
+        from codegym.judge import linux
+
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        memory = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MEMORY_BYTES)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, hard))

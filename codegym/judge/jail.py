@@ -1,0 +1,187 @@
+"""Confinement of candidate programs: the best tier that this machine offers, probed when a worker starts.
+
+| tier | on top of the tier below |
+|---|---|
+| 0 | resource limits and a session of its own: portable, no defence against hostile code |
+| 1 | no_new_privs, seccomp, Landlock, no capabilities: no processes, signals, sockets or foreign files |
+| 2 | user, network, IPC, UTS and mount namespaces per worker, a PID namespace per program, private /tmp |
+"""
+
+import math
+import os
+import resource
+import shutil
+import signal
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+HIGHEST_TIER = 2
+_OPEN_FILES = 128
+_SCRATCH_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one program may use.
+
+    Attributes:
+        cpu_s: CPU seconds; the grader measures them, the kernel's own limit lies a little above.
+        memory_bytes: Address space on top of what the bare interpreter has.
+        output_bytes: Size of any file it writes, its captured output included.
+        threads: Whether it may start threads.
+    """
+
+    cpu_s: float
+    memory_bytes: int
+    output_bytes: int
+    threads: bool = False
+
+
+class Jail:
+    """Prepared once by the zygote, entered by every child."""
+
+    def __init__(self, limits: Limits, max_tier: int, scratch: str | None = None) -> None:
+        """Prepare the best tier up to `max_tier`.
+
+        Args:
+            limits: What one program may use.
+            max_tier: Use no higher tier.
+            scratch: An empty folder for the program, used where there is no private /tmp.
+        """
+        self.limits = limits
+        self.tier = 0
+        self.missing = ""
+        self._scratch = scratch
+        self._private_scratch = False
+        if max_tier >= 1:
+            self._prepare_linux(max_tier)
+        self._enter_scratch()
+        self._limit_resources()
+
+    def _prepare_linux(self, max_tier: int) -> None:
+        if sys.platform != "linux":
+            self.missing = f"tier 1 needs Linux, this is {sys.platform}"
+            return
+        from codegym.judge import landlock, linux, seccomp
+
+        if (architecture := seccomp.architecture()) is None:
+            self.missing = f"tier 1 has no system call table for {os.uname().machine}"
+            return
+        if not landlock.abi_version():
+            self.missing = "tier 1 needs Landlock (Linux 5.13 and not disabled at boot)"
+            return
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        self._readable = landlock.open_paths(landlock.readable_paths())
+        namespaces = max_tier >= 2 and self._enter_namespaces()
+        if not namespaces:
+            linux.drop_capabilities()
+        self._ruleset = landlock.Ruleset(self._readable, self._scratch)
+        self._filter = seccomp.build(architecture, own_pid_namespace=namespaces, threads=self.limits.threads)
+        self.tier = 2 if namespaces else 1
+
+    def _enter_namespaces(self) -> bool:
+        from codegym.judge import namespaces
+
+        try:
+            namespaces.enter()
+            if _hidden_by_tmp():
+                raise OSError("Python itself lies below /tmp")
+            namespaces.mount_scratch("/tmp", _SCRATCH_BYTES)
+        except OSError as error:
+            self.missing = f"tier 2 needs unprivileged user namespaces: {error}"
+            return False
+        self._scratch = "/tmp"
+        self._private_scratch = True
+        return True
+
+    def _enter_scratch(self) -> None:
+        """Make the scratch folder the current, temporary and home folder of every child to come."""
+        os.environ.clear()
+        os.environ["LANG"] = "C.UTF-8"
+        if self._scratch is not None:
+            os.chdir(self._scratch)
+            os.environ.update(TMPDIR=self._scratch, HOME=self._scratch)
+        self._untouched = self._scratch_state()
+
+    def _limit_resources(self) -> None:
+        """Lower what children inherit; CPU time and open files are limited in each of them."""
+        _lower(resource.RLIMIT_CORE, 0)
+        _lower(resource.RLIMIT_FSIZE, self.limits.output_bytes)
+        if sys.platform == "linux":
+            from codegym.judge import linux  # noqa: F401 - so that children find it loaded
+
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            _lower(resource.RLIMIT_AS, self.limits.memory_bytes + pages * resource.getpagesize())
+            _lower(resource.RLIMIT_MSGQUEUE, 0)
+
+    def fork(self) -> int:
+        """Fork a child that is to call `enter` before anything else; returns what `os.fork` returns."""
+        if self.tier < 2:
+            return os.fork()
+        from codegym.judge import namespaces
+
+        return namespaces.fork()
+
+    def enter(self) -> None:
+        """Confine this process, a fresh child, for good.
+
+        Raises:
+            OSError: If a layer fails; the child must then end.
+        """
+        os.setsid()
+        _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+        _lower(resource.RLIMIT_CPU, math.ceil(self.limits.cpu_s) + 1)
+        if sys.platform == "linux":
+            from codegym.judge import linux
+
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self.tier >= 1:
+            from codegym.judge import linux, seccomp
+
+            linux.drop_capabilities()
+            self._ruleset.enter()
+            self._ruleset.close()
+            seccomp.install(self._filter)
+
+    def reset_scratch(self) -> None:
+        """Give the next program an untouched scratch folder, after the last one's processes are gone."""
+        if self._scratch is None or self._scratch_state() == self._untouched:
+            return
+        if self._private_scratch:
+            from codegym.judge import linux, namespaces
+
+            linux.unmount(self._scratch)
+            namespaces.mount_scratch(self._scratch, _SCRATCH_BYTES)
+        else:
+            os.chmod(self._scratch, 0o700)
+            shutil.rmtree(self._scratch)
+            os.mkdir(self._scratch, 0o700)
+        if self.tier >= 1:
+            from codegym.judge import landlock
+
+            self._ruleset.close()
+            self._ruleset = landlock.Ruleset(self._readable, self._scratch)
+        self._enter_scratch()
+
+    def _scratch_state(self) -> tuple[int, int, int] | None:
+        """Return what changes with any use of the scratch folder: entries, mode, times, attributes."""
+        if self._scratch is None:
+            return None
+        status = os.stat(self._scratch)
+        return status.st_ino, status.st_mode, status.st_ctime_ns
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set both ends of a resource limit, or the hard end that is already lower."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _hidden_by_tmp() -> bool:
+    """Whether a private /tmp would hide the standard library or this program."""
+    roots = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sys.base_prefix]
+    return any(Path(root).resolve().is_relative_to("/tmp") for root in roots)

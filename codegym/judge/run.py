@@ -1,0 +1,228 @@
+"""One candidate program under its limits, as the trusted side sees it."""
+
+import os
+import secrets
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from codegym.judge.codec import MAX_BYTES
+from codegym.judge.forkserver import Ending, ForkServer, ZygoteError
+from codegym.judge.jail import Limits
+from codegym.judge.protocol import READY
+from codegym.judge.wire import FrameError, frame, join, receive_exactly, receive_frame, split
+from codegym.verdict import Verdict
+
+# Wall time is only the backstop: a program that waits for a core is not slow.
+WALL_FACTOR = 5.0
+WALL_EXTRA_S = 1.0
+# How long a program may do nothing, beyond its CPU limit.
+_IDLE_EXTRA_S = 0.2
+_SLICE_S = 0.02
+
+
+class Stopped(BaseException):
+    """The program cannot go on: over a limit, gone, or out of step. Not for a test's `except Exception`."""
+
+    def __init__(self, verdict: Verdict, message: str, exit_status: int | None = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+        self.message = message
+        self.exit_status = exit_status
+
+
+class Budget:
+    """CPU and idle time of one program, over all its processes.
+
+    CPU time decides. Idle time is wall time spent waiting for the program, less its CPU time and less the
+    time it stood in the queue for a core, so neither a loaded machine nor the tests' own work counts.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.wall_stop = time.monotonic() + WALL_FACTOR * limits.cpu_s + WALL_EXTRA_S
+        self.cpu_s = 0.0
+        self._waited_s = 0.0
+        self._pid = 0
+        self._base_s = 0.0
+
+    def begin(self, pid: int) -> None:
+        """Count a process from now on; what it needed to start is not the program's."""
+        self._pid = pid
+        self._base_s = process_cpu_s(pid)
+
+    def end(self, cpu_s: float) -> None:
+        """Settle a process that has used `cpu_s` seconds in its life."""
+        self.cpu_s += max(0.0, cpu_s - self._base_s)
+
+    def spend(self, waited_s: float) -> float:
+        """Count a slice of waiting; return how long to wait next.
+
+        Raises:
+            Stopped: If a limit is reached.
+        """
+        self._waited_s += waited_s
+        cpu_s = self.cpu_s + process_cpu_s(self._pid) - self._base_s
+        left = self.limits.cpu_s - cpu_s
+        if left <= 0:
+            raise Stopped(Verdict.TIME_LIMIT, f"used more than {self.limits.cpu_s:g} s of CPU time")
+        idle_s = self._waited_s - cpu_s - _queued_s(self._pid)
+        if idle_s > self.limits.cpu_s + _IDLE_EXTRA_S:
+            raise Stopped(Verdict.TIME_LIMIT, f"idle for more than {self.limits.cpu_s:g} s")
+        if time.monotonic() > self.wall_stop:
+            raise Stopped(Verdict.TIME_LIMIT, "wall time ran out")
+        return min(_SLICE_S, left + 0.001)
+
+
+@contextmanager
+def own_cpu_limit(seconds: float) -> Iterator[None]:
+    """Raise Stopped when this process itself has used that much CPU: values can make honest tests endless."""
+
+    def ring(_number: int, _frame: object) -> None:
+        raise Stopped(Verdict.TIME_LIMIT, "the tests did not finish on the program's values")
+
+    previous = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
+
+
+class Run:
+    """The conversation with one child."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        budget: Budget,
+        header: dict[str, Any],
+        source: bytes,
+        calls: bytes = b"",
+        files: Sequence[int] = (),
+    ) -> None:
+        """Hand the waiting child its job.
+
+        Raises:
+            ZygoteError: If the sandbox fails.
+        """
+        self._server = server
+        self._budget = budget
+        self._channel = server.channel
+        self._pid, self._nonce = server.send_job(header, source, calls, files)
+        budget.begin(self._pid)
+        self._ready = False
+        self._open = True
+
+    def wait_loaded(self) -> list[bytes]:
+        """Wait until the child has done its job; return what it says beside the nonce.
+
+        Raises:
+            Stopped: If the program cannot go on.
+        """
+        parts = self._receive()
+        if parts[:1] != [self._nonce]:
+            raise Stopped(Verdict.TAMPERED, "the program wrote to the judge's channel")
+        return parts[1:]
+
+    def call(self, arguments: bytes) -> bytes:
+        """Make one call and return its answer line.
+
+        Raises:
+            Stopped: If the program cannot go on.
+        """
+        number = secrets.token_bytes(8)
+        try:
+            self._channel.sendall(frame(join([number, arguments])))
+        except OSError:
+            self._gone()
+        parts = self._receive()
+        if len(parts) != 2 or parts[0] != number:
+            raise Stopped(Verdict.TAMPERED, "the program answered out of step")
+        return parts[1]
+
+    def end(self) -> None:
+        """End the program if it still runs, and count its CPU time."""
+        if self._open:
+            self._open = False
+            self._budget.end(process_cpu_s(self._pid))
+            self._server.next_child()
+
+    def _receive(self) -> list[bytes]:
+        """Read one message within the limits."""
+        try:
+            self._wait()
+            if not self._ready:
+                self._read_ready()
+                self._wait()
+            data = receive_frame(self._channel, MAX_BYTES + 1024)
+            return split(data) if data is not None else self._gone()
+        except FrameError as error:
+            raise Stopped(Verdict.TAMPERED, f"the program broke the judge's channel: {error}") from None
+        except ConnectionResetError:
+            self._gone()
+
+    def _read_ready(self) -> None:
+        mark = receive_exactly(self._channel, len(READY))
+        if mark != READY:
+            raise ZygoteError("a child could not confine itself")
+        self._ready = True
+
+    def _wait(self) -> None:
+        """Wait until there is something to read."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        slice_s = _SLICE_S
+        while not poll.poll(slice_s * 1000):
+            slice_s = self._budget.spend(slice_s)
+
+    def _gone(self) -> NoReturn:
+        """Find out why the child hung up."""
+        self._open = False
+        ending = self._server.end_child()
+        if not self._ready:
+            raise ZygoteError("a child ended before it was confined")
+        self._budget.end(ending.cpu_s)
+        status = (
+            os.WEXITSTATUS(ending.status) if os.WIFEXITED(ending.status) and not ending.lingered else None
+        )
+        raise Stopped(*_explain(ending, self._budget.limits), exit_status=status)
+
+
+def _explain(ending: Ending, limits: Limits) -> tuple[Verdict, str]:
+    """Return what a child's end says about its program."""
+    if ending.lingered:
+        return Verdict.TAMPERED, "the program closed the judge's channel"
+    if os.WIFSIGNALED(ending.status):
+        number = os.WTERMSIG(ending.status)
+        if number in (signal.SIGKILL, signal.SIGXCPU) and ending.cpu_s >= limits.cpu_s:
+            return Verdict.TIME_LIMIT, f"used more than {limits.cpu_s:g} s of CPU time"
+        if number == signal.SIGKILL or ending.peak_bytes > 0.9 * limits.memory_bytes:
+            return Verdict.MEMORY_LIMIT, f"killed by signal {number}, at {ending.peak_bytes >> 20} MiB"
+        return Verdict.RUNTIME_ERROR, f"killed by signal {number}"
+    return Verdict.RUNTIME_ERROR, f"ended early with status {os.WEXITSTATUS(ending.status)}"
+
+
+def process_cpu_s(pid: int) -> float:
+    """Return another process's CPU seconds; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0.0
+    try:
+        # The kernel's encoding of a CPU clock: the inverted number, then the kind "scheduler time".
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
+
+def _queued_s(pid: int) -> float:
+    """Return how long a process was ready to run but had no core; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0

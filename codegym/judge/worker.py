@@ -1,0 +1,118 @@
+"""The pool's handle on one worker: a grader process with its zygote."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections import deque
+from dataclasses import asdict
+from typing import Any
+
+from codegym.judge.jail import Limits
+from codegym.judge.protocol import environment, python_command
+from codegym.judge.wire import FrameError, receive_frame
+
+_START_S = 60.0
+
+
+class WorkerDiedError(Exception):
+    """The grader ended or went silent."""
+
+
+class Worker:
+    """One grader process; jobs go in, judgements come out in the same order."""
+
+    def __init__(self, limits: Limits, max_tier: int) -> None:
+        """Start the process without waiting for it."""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self.channel, theirs = socket.socketpair()
+        self.channel.settimeout(_START_S)
+        self._scratch = tempfile.mkdtemp(prefix="codegym-")
+        config = json.dumps({"limits": asdict(limits), "max_tier": max_tier, "scratch": self._scratch})
+        self._process = subprocess.Popen(
+            python_command("codegym.judge.grader", str(theirs.fileno()), config),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            env=environment(),
+            cwd="/",
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        self.tier = -1
+        self.missing = ""
+        self.waiting: deque[Any] = deque()
+        self.progress = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Process number of the grader."""
+        return self._process.pid
+
+    def wait_started(self) -> None:
+        """Wait until the zygote is up and its tier known.
+
+        Raises:
+            WorkerDiedError: If it does not come up.
+        """
+        if self.tier < 0:
+            hello = self.receive()
+            self.tier, self.missing = hello["tier"], hello["missing"]
+
+    def send(self, job: bytes) -> None:
+        """Queue a job.
+
+        Raises:
+            WorkerDiedError: If the grader is gone.
+        """
+        if not self.waiting:
+            self.progress = time.monotonic()
+        try:
+            self.channel.sendall(job)
+        except OSError as error:
+            raise WorkerDiedError(f"cannot send: {error}; {self._last_words()}") from error
+
+    def receive(self) -> dict[str, Any]:
+        """Read the next message.
+
+        Raises:
+            WorkerDiedError: If the grader is gone or silent.
+        """
+        try:
+            data = receive_frame(self.channel)
+        except (OSError, FrameError) as error:
+            raise WorkerDiedError(f"cannot receive: {error}; {self._last_words()}") from error
+        if data is None:
+            raise WorkerDiedError(self._last_words())
+        self.progress = time.monotonic()
+        message: dict[str, Any] = json.loads(data)
+        return message
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return f"the grader's log ends with: {' | '.join(lines[-12:]) or 'nothing'}"
+
+    def close(self) -> None:
+        """End the grader, and with it the zygote and its child."""
+        self.channel.close()
+        try:
+            # The whole session: a dying grader has no time to end its zygote.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self._process.kill()
+        self._process.wait()
+        self._log.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Let go of another process's worker without disturbing it."""
+        self.channel.close()
+        self._log.close()
+        # Not our child: there is nothing to wait for.
+        self._process.returncode = 0

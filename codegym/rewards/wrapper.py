@@ -1,0 +1,87 @@
+"""The adapter between reward schemes and Gymnasium."""
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.utils import RecordConstructorArgs
+
+from codegym.env import CodeGenEnv
+from codegym.episode import Episode
+from codegym.rewards import RewardScheme, make_scheme
+from codegym.rewards.outcome import outcome
+
+
+class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
+    """Pays a reward scheme's rewards in the place of the unit-test reward.
+
+    Each line is paid as far as the scheme knows its reward while the program is being written; the last
+    action settles, so that an episode's rewards sum to its hindsight credit. At the end `info` holds
+    `action_rewards` (that credit, one number per action) and `reward_parts` (the tests' part and the rest).
+
+    Args:
+        env: `CodeGen-v0`, wrapped or not.
+        scheme: A name from `REWARD_SCHEMES`, or a scheme. Only a name survives the `EnvSpec`'s JSON.
+        options: Constructor arguments of the named scheme.
+
+    Raises:
+        TypeError: If `env` is not a `CodeGenEnv`, already has a reward wrapper, or if options come with an
+            object.
+        UnknownNameError: If no scheme has that name.
+    """
+
+    def __init__(self, env: gym.Env[str, str], scheme: str | RewardScheme, **options: Any) -> None:
+        # A scheme may hold a model; recording must not copy its weights.
+        RecordConstructorArgs.__init__(self, scheme=scheme, _disable_deepcopy=True, **options)
+        super().__init__(env)
+        _check_wrappable(env)
+        if isinstance(scheme, str):
+            self.scheme = make_scheme(scheme, **options)
+            self._scheme_name = scheme
+        elif options:
+            raise TypeError(f"options {sorted(options)} go with a scheme's name, not with an object")
+        else:
+            self.scheme = scheme
+            self._scheme_name = type(scheme).__name__
+        self._paid = 0.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Start a program; nothing is paid yet."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._paid = 0.0
+        return observation, info
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Write a line or end the program, and pay for it."""
+        observation, _, terminated, truncated, info = self.env.step(action)
+        episode = self._episode
+        if not episode.over:
+            reward = float(self.scheme.step([episode])[0])
+            self._paid += reward
+            return observation, reward, terminated, truncated, info
+        credit = self.scheme.credit([episode])[0]
+        total = float(credit.sum())
+        parts = {"outcome": outcome(episode), self._scheme_name: total - outcome(episode)}
+        info = {**info, "action_rewards": tuple(credit.tolist()), "reward_parts": parts}
+        return observation, total - self._paid, terminated, truncated, info
+
+    @property
+    def _episode(self) -> Episode:
+        base = self.env.unwrapped
+        if not isinstance(base, CodeGenEnv):
+            raise TypeError(f"expected CodeGen-v0 under the wrapper, found {base!r}")
+        return base.episode
+
+
+def _check_wrappable(env: gym.Env[str, str]) -> None:
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, RewardWrapper):
+            raise TypeError(
+                f"{env} already has a reward wrapper, whose reward would be lost; "
+                "give one RewardWrapper the scheme you want"
+            )
+        layer = layer.env
+    if not isinstance(layer, CodeGenEnv):
+        raise TypeError(f"RewardWrapper needs CodeGen-v0 (CodeGenEnv), got {layer!r}")

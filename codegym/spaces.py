@@ -1,0 +1,60 @@
+"""Spaces of text that any program fits in."""
+
+from typing import Any
+
+import gymnasium
+
+from codegym.episode import END_OF_PROGRAM
+
+_SAMPLE_ALPHABET = "abcxyz_0189 =+-*/%<>()[]{}:,.'\"#\téλ→文😀"
+_SAMPLE_MAX_LENGTH = 24
+
+
+class CodeSpace(gymnasium.Space[str]):
+    """Unicode strings: whole texts, or single lines and END_OF_PROGRAM.
+
+    Not a `gymnasium.spaces.Text`: that one lists its characters, and with shared memory
+    `AsyncVectorEnv` silently replaces such observations by filler. With this space it refuses at once;
+    pass `shared_memory=False`.
+
+    Args:
+        one_line: Whether members are actions: a line without newline or NUL, or END_OF_PROGRAM.
+        seed: Seeds `sample`, which draws short strings for checks and demonstrations.
+    """
+
+    def __init__(self, *, one_line: bool = False, seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        self.one_line = one_line
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """Text of any length has no fixed-size array form."""
+        return False
+
+    def contains(self, x: Any) -> bool:
+        """Whether `x` is a string, and for actions a line or END_OF_PROGRAM."""
+        if not isinstance(x, str):
+            return False
+        return not self.one_line or x == END_OF_PROGRAM or not {"\n", "\0"} & set(x)
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
+        """Draw a short line; never END_OF_PROGRAM.
+
+        Raises:
+            ValueError: If a mask or a probability is given: text has no finite list of choices.
+        """
+        if mask is not None or probability is not None:
+            raise ValueError("CodeSpace.sample takes neither mask nor probability")
+        length = int(self.np_random.integers(_SAMPLE_MAX_LENGTH + 1))
+        return "".join(
+            _SAMPLE_ALPHABET[index] for index in self.np_random.integers(len(_SAMPLE_ALPHABET), size=length)
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CodeSpace) and self.one_line == other.one_line
+
+    def __hash__(self) -> int:
+        return hash((CodeSpace, self.one_line))
+
+    def __repr__(self) -> str:
+        return f"CodeSpace(one_line={self.one_line})"

@@ -1,0 +1,42 @@
+"""Tables of `"name": "module:attribute"` strings: how codegym is extended without registries."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from codegym.errors import MissingExtraError, UnknownNameError
+
+
+def check_name(name: str, choices: Mapping[str, Any] | list[str] | tuple[str, ...], kind: str) -> None:
+    """Raise `UnknownNameError` listing `choices` unless `name` is one of them."""
+    if name not in choices:
+        close = get_close_matches(str(name), list(choices), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UnknownNameError(f"unknown {kind} {name!r}{hint}; choose from {', '.join(sorted(choices))}")
+
+
+def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Import and return what `name` stands for.
+
+    Args:
+        table: Names to `"module:attribute"` strings.
+        name: The entry wanted.
+        kind: What the table holds, for the error message ("judge", "task source").
+
+    Raises:
+        UnknownNameError: If `name` is not in the table; the message lists the choices.
+        MissingExtraError: If the entry's module needs a package that is not installed.
+    """
+    check_name(name, table, kind)
+    module_name, _, attribute = table[name].partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] == module_name.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"{kind} {name!r} needs the package {error.name!r}; install it, "
+            f'or the extra that brings it: pip install "codegym[all]"'
+        ) from error
+    return getattr(module, attribute)

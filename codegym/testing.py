@@ -1,0 +1,185 @@
+"""What a test needs: scripted stand-ins for judge and scorer, and checks that any judge or scheme must meet.
+
+The checks raise AssertionError, so they read as tests do; run them over your own judge or reward scheme.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegym.episode import Episode
+from codegym.errors import TaskError
+from codegym.judge import Job, Judge
+from codegym.rewards import RewardScheme
+from codegym.task import CallTest, Task
+from codegym.verdict import Judgement, Verdict
+
+DOUBLE = Task(
+    task_id="check/double",
+    prompt="def double(x):\n",
+    entry_point="double",
+    tests=tuple(CallTest(args=(x,), expected=2 * x) for x in (0, 3, -5)),
+    reference="    y = x + x\n    return y\n",
+)
+"""The task of the checks: small enough to know every verdict by heart."""
+
+
+class ScriptedJudge:
+    """Judges by a function; nothing is executed.
+
+    Args:
+        decide: Returns the judgement of a task and a whole module.
+    """
+
+    def __init__(self, decide: Callable[[Task, str], Judgement]) -> None:
+        self._decide = decide
+        self.batches: list[list[Job]] = []
+        self.closed = False
+
+    def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
+        """Return what `decide` says, in order; `batches` keeps every call's jobs."""
+        for task, _ in jobs:
+            if not task.tests:
+                raise TaskError(f"task {task.task_id!r} has no tests")
+        self.batches.append(list(jobs))
+        return [self._decide(task, source) for task, source in jobs]
+
+    def close(self) -> None:
+        """Remember being closed."""
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ScriptedScorer:
+    """Scores lines by a function.
+
+    Args:
+        score: Returns one score per line of an episode.
+    """
+
+    def __init__(self, score: Callable[[Episode], Sequence[float]]) -> None:
+        self._score = score
+
+    def score(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """One array of scores per episode. [n_lines] each."""
+        return [np.asarray(self._score(episode), dtype=np.float64) for episode in episodes]
+
+
+def judgement(task: Task, n_passed: int, verdict: Verdict | None = None) -> Judgement:
+    """The judgement of a program that passes the first `n_passed` tests of a task."""
+    total = len(task.tests)
+    if verdict is None:
+        verdict = Verdict.PASSED if n_passed == total else Verdict.WRONG_ANSWER
+    return Judgement(verdict=verdict, results=tuple(index < n_passed for index in range(total)))
+
+
+def check_judge(judge: Judge) -> None:
+    """Check that a judge tells right, wrong, raising, endless and unparsable programs apart, in order.
+
+    Raises:
+        AssertionError: If it does not; the message names the program and what came back.
+    """
+    T, F = True, False  # noqa: N806 - a table reads better with short words
+    table: list[tuple[str, str, Verdict, tuple[bool, ...]]] = [
+        ("right", "    return x + x\n", Verdict.PASSED, (T, T, T)),
+        ("wrong", "    return x * x\n", Verdict.WRONG_ANSWER, (T, F, F)),
+        ("raising", "    return 6 // (x - x)\n", Verdict.RUNTIME_ERROR, (F, F, F)),
+        ("endless", "    while True:\n        pass\n", Verdict.TIME_LIMIT, (F, F, F)),
+        ("unparsable", "    return (x +\n", Verdict.SYNTAX_ERROR, (F, F, F)),
+        ("empty", "", Verdict.SYNTAX_ERROR, (F, F, F)),
+        ("exiting", "    raise SystemExit(0)\n", Verdict.RUNTIME_ERROR, (F, F, F)),
+        ("right again", "    return 2 * x\n", Verdict.PASSED, (T, T, T)),
+    ]
+    found = judge.judge([(DOUBLE, DOUBLE.assemble(completion)) for _, completion, _, _ in table])
+    _require(len(found) == len(table), f"{len(table)} jobs gave {len(found)} judgements")
+    for (name, _, verdict, results), result in zip(table, found, strict=True):
+        _require(
+            (result.verdict, result.results) == (verdict, results),
+            f"the {name} program must be {verdict} {results}, got {result.verdict} {result.results}",
+        )
+    _require(judge.judge([]) == [], "an empty batch must give an empty list")
+    try:
+        judge.judge([(replace(DOUBLE, tests=()), DOUBLE.assemble("    return x\n"))])
+    except TaskError:
+        return
+    raise AssertionError("a task without tests must raise TaskError")
+
+
+def check_reward_scheme(scheme: RewardScheme) -> None:
+    """Check a reward scheme against every short program, verdict and kind of end.
+
+    One finite float64 per action; the same in any batch and on every call; streaming rewards finite; and no
+    failing program above a passing one.
+
+    Raises:
+        AssertionError: If one of these does not hold; the message names the episode.
+    """
+    episodes = list(_episodes())
+    batch = scheme.credit(episodes)
+    _require(len(batch) == len(episodes), f"{len(episodes)} episodes gave {len(batch)} credits")
+    for episode, credit in zip(episodes, batch, strict=True):
+        told = f"{episode.lines} ({episode.judgement and episode.judgement.verdict})"
+        _require(
+            isinstance(credit, np.ndarray) and credit.dtype == np.float64,
+            f"credit must be a float64 array, got {credit!r} for {told}",
+        )
+        _require(
+            credit.shape == (episode.n_actions,),
+            f"expected one reward for each of {episode.n_actions} actions, got {credit} for {told}",
+        )
+        _require(bool(np.isfinite(credit).all()), f"credit must be finite, got {credit} for {told}")
+        alone = scheme.credit([episode])[0]
+        _require(np.allclose(alone, credit), f"in a batch {credit}, alone {alone} for {told}")
+        _check_streaming(scheme, episode)
+    passing = [credit.sum() for e, credit in zip(episodes, batch, strict=True) if _passed(e)]
+    failing = [credit.sum() for e, credit in zip(episodes, batch, strict=True) if not _passed(e)]
+    _require(
+        max(failing) < min(passing),
+        f"a failing program earns {max(failing):g}, a passing one only {min(passing):g}",
+    )
+    _require(scheme.credit([]) == [] and len(scheme.step([])) == 0, "an empty batch must give nothing")
+
+
+def _check_streaming(scheme: RewardScheme, episode: Episode) -> None:
+    prefixes = [Episode(task=episode.task, lines=episode.lines[:n]) for n in range(1, len(episode.lines) + 1)]
+    rewards = scheme.step(prefixes)
+    _require(
+        rewards.shape == (len(prefixes),) and bool(np.isfinite(rewards).all()),
+        f"streaming needs {len(prefixes)} finite rewards, got {rewards} for {episode.lines}",
+    )
+
+
+def _episodes() -> Iterator[Episode]:
+    """Finished episodes: every program of up to 3 of these lines, passing or failing, ended or cut."""
+    lines = ("    y = x + x", "    # why", "", "    return y", "    " + "y = y + 0; " * 20)
+    for length in range(4):
+        for program, n_passed, ended in product(product(lines, repeat=length), (0, 2, 3), (True, False)):
+            if program or ended:
+                yield Episode(
+                    task=DOUBLE,
+                    lines=program,
+                    terminated=ended,
+                    truncated=not ended,
+                    judgement=judgement(DOUBLE, n_passed),
+                )
+
+
+def _passed(episode: Episode) -> bool:
+    return episode.judgement is not None and episode.judgement.passed
+
+
+def _require(condition: Any, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

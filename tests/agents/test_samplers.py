@@ -1,0 +1,305 @@
+import math
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from agents.samplers import SAMPLERS, make_sampler
+from agents.samplers.cache import SlotCache, full_attention_layers
+from agents.samplers.transformers import TransformersSampler, draw
+from codegym.errors import UnknownNameError
+from prm.completion import Completer
+
+VOCABULARY = ["<eos>", "<pad>", "\n", *(chr(ord("!") + i) for i in range(45))]
+EOS = 0
+
+
+def make_tokenizer():
+    tokenizer = Tokenizer(
+        models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="<pad>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?m)."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", clean_up_tokenization_spaces=False
+    )
+
+
+SHAPE = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": None,
+    "eos_token_id": EOS,
+    "pad_token_id": 1,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SHAPE),
+    "qwen2": Qwen2Config(**SHAPE),
+    "gpt2": GPT2Config(
+        vocab_size=len(VOCABULARY), n_embd=32, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=EOS
+    ),
+    "sliding": MistralConfig(**SHAPE, sliding_window=8),
+}
+
+
+def make_model(name="llama", sharpness=4.0):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    with torch.no_grad():  # far from uniform, so that a wrong position or mask shows
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(sharpness)
+    return model
+
+
+def make_prompts(n, longest=17):
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(1, longest + 1, (n,), generator=generator).tolist()
+    return [torch.randint(2, len(VOCABULARY), (length,), generator=generator).tolist() for length in lengths]
+
+
+def flat(groups):
+    return [completion for group in groups for completion in group]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module", params=sorted(CONFIGS))
+def any_model(request):
+    return make_model(request.param)
+
+
+@torch.no_grad()
+def forward_logprobs(model, prompt, completion, temperature):
+    ids = torch.tensor([[*prompt, *completion.token_ids]])
+    logprobs = (model(ids).logits[0, len(prompt) - 1 : -1] / temperature).log_softmax(-1)
+    return logprobs.gather(1, ids[0, len(prompt) :, None])[:, 0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_those_of_the_training_forward(any_model, tokenizer, temperature):
+    prompts = make_prompts(9)
+    sampler = TransformersSampler(any_model, tokenizer, batch_size=16, prefill_tokens=48)
+    groups = sampler.sample(prompts, n=3, max_new_tokens=30, temperature=temperature, seed=1)
+    lengths = {len(completion.token_ids) for completion in flat(groups)}
+    assert len(lengths) > 3  # rows ended at different times: compaction was at work
+    for prompt, group in zip(prompts, groups, strict=True):
+        for completion in group:
+            expected = forward_logprobs(any_model, prompt, completion, temperature)
+            torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_draws_do_not_depend_on_batching(any_model, tokenizer):
+    prompts = make_prompts(12)
+    results = [
+        TransformersSampler(any_model, tokenizer, batch_size=size, prefill_tokens=tokens).sample(
+            prompts, n=2, max_new_tokens=20, seed=3
+        )
+        for size, tokens in ((64, 4096), (5, 16), (1, 1))
+    ]
+    ids = [[completion.token_ids for completion in flat(result)] for result in results]
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_greedy_equals_generate(any_model, tokenizer):
+    prompts = make_prompts(5)
+    groups = TransformersSampler(any_model, tokenizer).sample(prompts, max_new_tokens=12, temperature=0)
+    settings = GenerationConfig(
+        max_new_tokens=12, do_sample=False, eos_token_id=EOS, pad_token_id=1, bos_token_id=None
+    )
+    for prompt, (completion,) in zip(prompts, groups, strict=True):
+        ids = torch.tensor([prompt])
+        output = any_model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        assert list(completion.token_ids) == output[0, len(prompt) :].tolist()
+        expected = forward_logprobs(any_model, prompt, completion, 1.0)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_seed_decides(tokenizer):
+    sampler = TransformersSampler(make_model(), tokenizer)
+    prompts = make_prompts(4)
+    once, again, other = (sampler.sample(prompts, n=2, max_new_tokens=15, seed=seed) for seed in (1, 1, 2))
+    assert once == again
+    assert once != other
+
+
+def test_samples_of_one_prompt_differ_and_equal_prompts_draw_apart(tokenizer):
+    sampler = TransformersSampler(make_model(sharpness=1.0), tokenizer)
+    (group, twin) = sampler.sample([[5, 6], [5, 6]], n=4, max_new_tokens=10, seed=0)
+    assert len({completion.token_ids for completion in (*group, *twin)}) == 8
+
+
+def test_sampling_leaves_global_randomness_and_the_model_alone(tokenizer):
+    model = make_model().train()
+    state = torch.get_rng_state()
+    TransformersSampler(model, tokenizer).sample([[3]], max_new_tokens=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_ended_text_has_its_end_token_and_no_more(tokenizer):
+    groups = TransformersSampler(make_model(), tokenizer).sample(make_prompts(20), n=3, max_new_tokens=40)
+    finished = [completion for completion in flat(groups) if completion.finished]
+    cut = [completion for completion in flat(groups) if not completion.finished]
+    assert finished
+    assert cut
+    for completion in finished:
+        assert completion.token_ids.index(EOS) == len(completion.token_ids) - 1
+        assert completion.text == "".join(
+            VOCABULARY[token] for token in completion.token_ids[:-1] if token > 1
+        )
+    for completion in cut:
+        assert EOS not in completion.token_ids
+        assert len(completion.token_ids) == len(completion.logprobs) == 40
+
+
+def test_any_of_several_end_tokens_ends_a_text(tokenizer):
+    model = make_model()
+    model.generation_config.eos_token_id = [EOS, 7, 9]
+    groups = TransformersSampler(model, tokenizer).sample(make_prompts(20), n=2, max_new_tokens=40)
+    assert {c.token_ids[-1] for c in flat(groups) if c.finished} == {EOS, 7, 9}
+
+
+def test_frequencies_are_the_models_probabilities(tokenizer):
+    model, n = make_model(sharpness=1.5), 4000
+    (group,) = TransformersSampler(model, tokenizer, batch_size=n).sample([[4, 8]], n=n, max_new_tokens=1)
+    counts = torch.bincount(torch.tensor([c.token_ids[0] for c in group]), minlength=len(VOCABULARY))
+    with torch.no_grad():
+        expected = model(torch.tensor([[4, 8]])).logits[0, -1].softmax(-1)
+    error = (counts / n - expected).abs() / (expected * (1 - expected) / n).sqrt()
+    assert error.max() < 4.5
+
+
+def test_equal_prompts_are_read_once(tokenizer):
+    model, read = make_model(), []
+    model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: read.append(inputs[0].shape)
+    )
+    TransformersSampler(model, tokenizer).sample([[3, 4, 5], [3, 4, 5], [6]], n=8, max_new_tokens=1)
+    assert read == [(2, 3)]
+
+
+def test_rows_that_ended_are_not_computed_any_more(tokenizer):
+    model, rows = make_model(), []
+    model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: rows.append(inputs[0].shape[0])
+    )
+    groups = TransformersSampler(model, tokenizer).sample(make_prompts(64), max_new_tokens=40)
+    alive = [sum(len(c.token_ids) > step for c in flat(groups)) for step in range(1, len(rows))]
+    assert all(
+        computed <= max(needed / 0.85 + 1, 1) for computed, needed in zip(rows[1:], alive, strict=True)
+    )
+
+
+def test_drawing_inverts_the_cumulative_distribution():
+    logits = torch.log(torch.tensor([[0.1, 0.2, 0.7]])).repeat(5, 1)
+    uniforms = torch.tensor([0.0, 0.09, 0.11, 0.31, 0.9999999], dtype=torch.float64)
+    tokens, logprobs = draw(logits, uniforms, 1.0)
+    assert tokens.tolist() == [0, 0, 1, 2, 2]
+    assert logprobs.exp().tolist() == pytest.approx([0.1, 0.1, 0.2, 0.7, 0.7])
+
+
+def test_a_token_without_probability_is_never_drawn():
+    logits = torch.tensor([[-math.inf, 0.0, -math.inf]]).repeat(2, 1)
+    tokens, _ = draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1.0)
+    assert tokens.tolist() == [1, 1]
+
+
+def test_temperature_sharpens_what_is_drawn_and_reported():
+    logits = torch.log(torch.tensor([[0.2, 0.8]]))
+    tokens, logprobs = draw(logits, torch.tensor([0.01], dtype=torch.float64), 0.5)
+    assert tokens.tolist() == [0]
+    assert logprobs.exp().item() == pytest.approx(0.04 / 0.68)
+
+
+def test_identity_follows_the_weights(tokenizer):
+    model = make_model()
+    sampler = TransformersSampler(model, tokenizer)
+    before = sampler.identity
+    assert before == TransformersSampler(make_model(), tokenizer).identity
+    assert before.startswith("LlamaForCausalLM-")
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1e-3
+    assert sampler.identity != before
+
+
+def test_no_prompts_no_completions(tokenizer):
+    assert TransformersSampler(make_model(), tokenizer).sample([], max_new_tokens=4) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompts": [[1], []], "max_new_tokens": 4}, "prompt 1 has no tokens"),
+        ({"prompts": [[1]], "max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"prompts": [[1]], "max_new_tokens": 4, "n": 0}, "n=0"),
+        ({"prompts": [[1]], "max_new_tokens": 4, "temperature": -1.0}, "got -1.0"),
+        ({"prompts": [[1]], "max_new_tokens": 4, "temperature": math.nan}, "got nan"),
+    ],
+)
+def test_a_bad_request_is_named(tokenizer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TransformersSampler(make_model(), tokenizer).sample(**arguments)
+
+
+def test_a_batch_size_of_nothing_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        TransformersSampler(make_model(), tokenizer, batch_size=0)
+
+
+def test_a_model_without_an_end_token_is_refused(tokenizer):
+    bare = make_tokenizer()
+    bare.eos_token = None
+    model = make_model()
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    with pytest.raises(ValueError, match="end-of-text token"):
+        TransformersSampler(model, bare)
+
+
+def test_models_with_other_than_full_attention_use_their_own_cache():
+    counts = {name: full_attention_layers(config) for name, config in CONFIGS.items()}
+    assert counts == {"llama": 2, "qwen2": 2, "gpt2": 2, "sliding": 0}
+
+
+def test_dropping_rows_copies_only_those_that_move():
+    cache = SlotCache(1, rows=4, prompt_columns=2, new_columns=1)
+    states = torch.arange(4.0)[:, None, None, None].expand(4, 1, 2, 3).contiguous()
+    cache.window.filling = (slice(0, 4), torch.arange(4))
+    cache.update(states, states, 0)
+    cache.window.filling = None
+    storage = cache.layers[0].keys.data_ptr()
+    cache.keep(torch.tensor([0, 3]), start=1)  # row 1 and 2 ended; 3 moves into the gap
+    keys, _ = cache.update(torch.full((2, 1, 1, 3), 9.0), torch.full((2, 1, 1, 3), 9.0), 0)
+    assert keys[:, 0, :, 0].tolist() == [[0.0, 9.0], [3.0, 9.0]]
+    assert cache.layers[0].keys.data_ptr() == storage
+    assert cache.get_seq_length() == 1
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_of_the_table_is_a_completer(tokenizer, name):
+    sampler: Completer = make_sampler(name, make_model(), tokenizer)
+    (group,) = sampler.sample([[3, 4]], n=2, max_new_tokens=3, temperature=1.0, seed=0)
+    assert len(group) == 2
+    assert sampler.identity
+
+
+def test_an_unknown_sampler_lists_the_choices(tokenizer):
+    with pytest.raises(UnknownNameError, match="choose from transformers"):
+        make_sampler("transfomers", make_model(), tokenizer)

@@ -1,0 +1,65 @@
+"""Tables of "module:attribute" strings, and every table codegym ships."""
+
+import pytest
+
+from codegym import JUDGES, REWARD_SCHEMES, TASK_SOURCES, CodegymError, MissingExtraError, UnknownNameError
+from codegym.rewards.process import LINE_SCORERS
+from codegym.table import check_name, resolve
+
+TABLE = {
+    "sqrt": "math:sqrt",
+    "extra": "extra_module:thing",
+    "broken": "codegym.no_such_module:thing",
+}
+
+
+def test_a_name_resolves_to_its_attribute():
+    import math
+
+    assert resolve(TABLE, "sqrt", "function") is math.sqrt
+
+
+def test_an_unknown_name_lists_the_choices_and_the_nearest():
+    with pytest.raises(UnknownNameError) as caught:
+        resolve(TABLE, "sqrd", "function")
+    assert (
+        str(caught.value) == "unknown function 'sqrd' (did you mean 'sqrt'?); choose from broken, extra, sqrt"
+    )
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, CodegymError)
+
+
+def test_a_name_like_no_other_has_no_hint():
+    with pytest.raises(UnknownNameError, match=r"unknown thing '\?\?'; choose from a, b"):
+        check_name("??", ["b", "a"], "thing")
+
+
+@pytest.mark.parametrize("name", [None, 3, ""])
+def test_names_that_are_no_names_are_unknown(name):
+    with pytest.raises(UnknownNameError, match="choose from"):
+        check_name(name, TABLE, "function")
+
+
+def test_a_missing_package_names_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "extra_module.py").write_text("import not_installed_anywhere.sub\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        MissingExtraError, match="'extra' needs the package 'not_installed_anywhere"
+    ) as caught:
+        resolve(TABLE, "extra", "sampler")
+    assert isinstance(caught.value, ImportError)
+
+
+def test_our_own_missing_module_is_not_blamed_on_an_extra():
+    with pytest.raises(ModuleNotFoundError, match="no_such_module") as caught:
+        resolve(TABLE, "broken", "sampler")
+    assert not isinstance(caught.value, MissingExtraError)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [(table, name) for table in (JUDGES, REWARD_SCHEMES, TASK_SOURCES, LINE_SCORERS) for name in table],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_entry_of_every_table_resolves(table, name):
+    assert callable(resolve(table, name, "entry"))
