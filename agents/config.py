@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agents.bundled import TinyModelConfig
-from agents.psgpo import PSGPOConfig
+from agents.psgpo_config import PSGPOConfig
+from agents.samplers import SAMPLERS
 from agents.sft import SFTConfig
 from codegym.judge import JUDGES
 from codegym.table import check_name, resolve
@@ -83,6 +84,7 @@ class PipelineConfig:
         check_name(self.scale, ("smoke", "small", "full"), "scale")
         check_name(self.tasks, TASK_SOURCES, "task source")
         check_name(self.judge, JUDGES, "judge")
+        check_name(self.rl.sampler, SAMPLERS, "sampler")
         for name in ("train_tasks", "eval_tasks", "sft_programs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -29,8 +29,12 @@ class Critic(nn.Module):
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone = without_dropout(backbone)
-        self.head = nn.Linear(backbone.config.hidden_size, 1, device=backbone.device, dtype=torch.float32)
-        nn.init.zeros_(self.head.weight)  # knows nothing: predicts 0 everywhere
+        width = backbone.config.hidden_size
+        # `skip_init`: a head of zeros (it predicts 0 everywhere) needs nothing from the random generator.
+        self.head: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Linear, width, 1, device=backbone.device, dtype=torch.float32
+        )
+        nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     @classmethod

@@ -92,7 +92,7 @@ class PSGPO:
         self.device = get_device(device)
         self.policy, self.tokenizer = _load_policy(policy, tokenizer, self.device)
         self.set_env(env)
-        self.reference = _frozen(reference or deepcopy(self.policy))
+        self.reference = _frozen(reference or deepcopy(self.policy)).to(self.device)
         if isinstance(prm, str | Path):
             prm = ProcessRewardModel.from_pretrained(prm, device=self.device)
         self.critic = Critic.create(self.config.critic_init, self.policy, prm, seed=seed)

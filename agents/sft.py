@@ -9,24 +9,21 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agents.progress import Report
+from agents.sft_data import Example, check_lengths, collate, plan_steps, tokenize
 from codegym.storage import write_json
-from prm.batching import plan_batches
 from prm.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 
 TRAINING = "training.json"
 """File in the finished folder: the metrics, and whose run it was."""
 
 _STEPS_PER_ROW = 10
-_BATCHES_PER_WINDOW = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +36,9 @@ class SFTConfig:
     weight_decay: float = 0.01
     batch_tokens: int = 2048  # padded tokens per step at most; sequences of like length share a batch
     n_epochs: int = 1  # passes over the pairs
+    curriculum: float = (
+        0.3  # in the first epoch, no pair comes before this share of it times its length / longest
+    )
     prompt_weight: float = 0.1  # loss weight of prompt tokens; completion tokens weigh 1
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this
     checkpoint_every: int = 100  # steps between checkpoints
@@ -51,7 +51,7 @@ class SFTConfig:
         for name in ("batch_tokens", "n_epochs", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "final_learning_rate", "prompt_weight"):
+        for name in ("warmup", "final_learning_rate", "curriculum", "prompt_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if self.weight_decay < 0:
@@ -68,8 +68,8 @@ class SFTMetrics:
         n_tokens: Tokens of all steps, without padding.
         seconds: Wall time, what was lost to a kill not included.
         cpu_seconds: Time on all cores together, likewise.
-        history: A row every 10 steps and at every checkpoint: step, mean loss per weighted token since the last row, and the
-            cumulative n_tokens, seconds and cpu_seconds.
+        history: A row every 10 steps and at every checkpoint: step, mean loss per weighted token
+            since the last row, and the cumulative n_tokens, seconds and cpu_seconds.
     """
 
     n_pairs: int
@@ -83,14 +83,6 @@ class SFTMetrics:
     def tokens_per_second(self) -> float:
         """Throughput of the whole run."""
         return self.n_tokens / max(self.seconds, 1e-9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Example:
-    """Tokens of prompt, completion and end-of-text together, and how many of them are prompt."""
-
-    token_ids: NDArray[np.int64]
-    n_prompt: int
 
 
 def train_sft(
@@ -120,8 +112,8 @@ def train_sft(
         ValueError: If there are no pairs, a pair is longer than the model's context, the tokenizer has no
             end-of-text token, or `folder` or its checkpoint belong to another run.
     """
-    examples = _tokenize(tokenizer, pairs)
-    _check_lengths(examples, model)
+    examples = tokenize(tokenizer, pairs)
+    check_lengths(examples, getattr(model.config, "max_position_embeddings", None))
     fingerprint = _fingerprint(model, examples, config)
     if folder.exists():
         return _finished(folder, fingerprint)
@@ -137,7 +129,13 @@ def train_sft(
     state = (
         read_checkpoint(checkpoint, model, optimizer, fingerprint) if checkpoint.exists() else TrainingState()
     )
-    batches = _plan(examples, config)
+    batches = plan_steps(
+        examples,
+        batch_tokens=config.batch_tokens,
+        n_epochs=config.n_epochs,
+        curriculum=config.curriculum,
+        seed=config.seed,
+    )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     model.train()
     meter = _Meter(state.history)
@@ -192,12 +190,12 @@ def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 def _train_step(
     model: PreTrainedModel,
     optimizer: Optimizer,
-    batch: Sequence[_Example],
+    batch: Sequence[Example],
     *,
     pad_id: int,
     config: SFTConfig,
 ) -> float:
-    input_ids, weights = _collate(batch, pad_id=pad_id, prompt_weight=config.prompt_weight)
+    input_ids, weights = collate(batch, pad_id=pad_id, prompt_weight=config.prompt_weight)
     input_ids, weights = input_ids.to(model.device), weights.to(model.device)
     # logits are dear: none before the first token that has a weight
     n_kept = weights.shape[1] - int(weights.any(dim=0).nonzero()[0])
@@ -212,63 +210,7 @@ def _train_step(
     return loss.item()
 
 
-def _collate(batch: Sequence[_Example], *, pad_id: int, prompt_weight: float) -> tuple[Tensor, Tensor]:
-    """Token ids padded on the right [B, T], and the loss weight of each but the first [B, T - 1]."""
-    longest = max(len(example.token_ids) for example in batch)
-    input_ids = np.full((len(batch), longest), pad_id, dtype=np.int64)
-    weights = np.zeros((len(batch), longest), dtype=np.float32)
-    for row, example in enumerate(batch):
-        input_ids[row, : len(example.token_ids)] = example.token_ids
-        weights[row, : example.n_prompt] = prompt_weight
-        weights[row, example.n_prompt : len(example.token_ids)] = 1
-    return torch.from_numpy(input_ids), torch.from_numpy(weights[:, 1:])
-
-
-def _tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[_Example]:
-    if not pairs:
-        raise ValueError("there are no pairs to train on")
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no end-of-text token, so completions could not end")
-    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
-    completions = tokenizer([completion for _, completion in pairs], add_special_tokens=False)["input_ids"]
-    return [
-        _Example(
-            token_ids=np.array([*prompt, *completion, tokenizer.eos_token_id], dtype=np.int64),
-            n_prompt=len(prompt),
-        )
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-
-
-def _check_lengths(examples: Sequence[_Example], model: PreTrainedModel) -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
-    longest = max(range(len(examples)), key=lambda index: len(examples[index].token_ids))
-    n_tokens = len(examples[longest].token_ids)
-    if context is not None and n_tokens > context:
-        raise ValueError(f"pair {longest} has {n_tokens} tokens but the model's context is {context}")
-
-
-def _plan(examples: Sequence[_Example], config: SFTConfig) -> list[list[int]]:
-    """Indices per step. Like lengths share a batch, but only within windows of shuffled examples."""
-    mean_length = sum(len(example.token_ids) for example in examples) / len(examples)
-    window = max(1, round(_BATCHES_PER_WINDOW * config.batch_tokens / mean_length))
-    batches: list[list[int]] = []
-    for epoch in range(config.n_epochs):
-        rng = np.random.default_rng([config.seed, epoch])
-        order = rng.permutation(len(examples))
-        planned: list[list[int]] = []
-        for start in range(0, len(order), window):
-            chosen = order[start : start + window]
-            lengths = [len(examples[index].token_ids) for index in chosen]
-            planned += [
-                [int(chosen[place]) for place in batch]
-                for batch in plan_batches(lengths, config.batch_tokens)
-            ]
-        batches += [planned[place] for place in rng.permutation(len(planned))]
-    return batches
-
-
-def _fingerprint(model: PreTrainedModel, examples: Sequence[_Example], config: SFTConfig) -> str:
+def _fingerprint(model: PreTrainedModel, examples: Sequence[Example], config: SFTConfig) -> str:
     digest = blake2b(digest_size=16)
     settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
@@ -341,7 +283,7 @@ def _finished(folder: Path, fingerprint: str) -> SFTMetrics:
         about = None
     if not isinstance(about, dict) or about.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{folder} exists but does not hold the result of this run (other pairs, configuration or model); "
-            "choose another folder"
+            f"{folder} exists but does not hold the result of this run (other pairs, configuration or "
+            "model); choose another folder"
         )
     return SFTMetrics(**about["metrics"])

@@ -26,7 +26,7 @@ def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
 
     Raises:
         UnknownNameError: If `name` is not in the table; the message lists the choices.
-        MissingExtraError: If the entry's module needs a package that is not installed.
+        MissingExtraError: If the entry's module needs a package that is not installed; names it.
     """
     check_name(name, table, kind)
     module_name, _, attribute = table[name].partition(":")
@@ -36,7 +36,6 @@ def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
         if error.name is not None and error.name.split(".")[0] == module_name.split(".")[0]:
             raise
         raise MissingExtraError(
-            f"{kind} {name!r} needs the package {error.name!r}; install it, "
-            f'or the extra that brings it: pip install "codegym[all]"'
+            f"{kind} {name!r} needs the package {error.name!r}, which is not installed"
         ) from error
     return getattr(module, attribute)

@@ -13,11 +13,9 @@ class PRMConfig:
 
     head: str = "token_sum"  # one of prm.heads.HEADS
     learning_rate: float = 2e-3  # peak
-    epochs: float = 1.5  # passes over the training programs; may be a fraction
+    epochs: float = 3.0  # passes over the training programs; may be a fraction
     batch_size: int = 32  # programs per optimizer step
-    micro_batch_tokens: int = (
-        4096  # padded tokens per forward pass; changes memory and speed, not the gradient
-    )
+    micro_batch_tokens: int = 4096  # padded tokens per forward pass; changes memory and speed alone
     warmup_fraction: float = 0.05  # of all steps, linear from 0
     final_lr_fraction: float = 0.1  # of the peak, reached by a cosine at the last step
     weight_decay: float = 0.01  # AdamW's

@@ -11,9 +11,13 @@ import tyro
 
 from codegym.errors import TaskError
 from codegym.judge import make_judge
+from codegym.table import check_name, resolve
 from codegym.task import Task
 from codegym.tasks import TASK_SOURCES, load_tasks
 from codegym.verdict import Judgement
+
+FINDERS = {"stepwise": "codegym.tasks.stepwise:find"}
+"""Sources that make a task from its id alone; the tasks of others are looked through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class JudgeOptions:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Whole modules, or with --completion the text after the task's prompt."""
     task: str
-    """Task id, for example stepwise/train/0/17; its first part names the task source."""
+    """Task id, for example stepwise/test-2-12-0/17; its first part names the task source."""
     completion: bool = False
     """The files hold completions: the judged module is the task's prompt and the file."""
     judge: str = "local"
@@ -55,17 +59,15 @@ def find_task(task_id: str) -> Task:
         UnknownNameError: If no source has that name.
         TaskError: If the source has no such task.
     """
-    by_prefix = {name.lower(): name for name in TASK_SOURCES}
-    prefix = task_id.split("/")[0].lower()
-    tasks = load_tasks(by_prefix.get(prefix, prefix))
-    find = getattr(tasks, "find", None)
-    if find is not None:
-        found: Task = find(task_id)
-        return found
-    for task in tasks:
+    name = task_id.split("/")[0].lower()
+    check_name(name, TASK_SOURCES, "task source")
+    if name in FINDERS:
+        task: Task = resolve(FINDERS, name, "task source")(task_id)
+        return task
+    for task in load_tasks(name):
         if task.task_id == task_id:
             return task
-    raise TaskError(f"task source {prefix!r} has no task {task_id!r}")
+    raise TaskError(f"task source {name!r} has no task {task_id!r}")
 
 
 def describe(path: Path, task: Task, judgement: Judgement) -> dict[str, Any]:

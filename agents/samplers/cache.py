@@ -58,8 +58,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         if window.filling is not None:
             rows, sequence = window.filling
             columns = slice(window.end - key_states.shape[2], window.end)
-            self.keys[rows, :, columns] = key_states[sequence]
-            self.values[rows, :, columns] = value_states[sequence]
+            shared = len(sequence) > len(key_states)
+            self.keys[rows, :, columns] = key_states[sequence] if shared else key_states
+            self.values[rows, :, columns] = value_states[sequence] if shared else value_states
             return key_states, value_states
         self.keys[: window.rows, :, window.end] = key_states[:, :, 0]
         self.values[: window.rows, :, window.end] = value_states[:, :, 0]
@@ -67,9 +68,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         return self.keys[used], self.values[used]
 
     def move(self, targets: Tensor, sources: Tensor) -> None:
-        """Copy rows `sources` over rows `targets`."""
-        self.keys[targets] = self.keys[sources]
-        self.values[targets] = self.values[sources]
+        """Copy rows `sources` over rows `targets`, as far as they are in use."""
+        columns = slice(self.window.start, self.window.end + 1)
+        for states in (self.keys[:, :, columns], self.values[:, :, columns]):
+            states[targets] = states[sources]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of what `update` will return."""
@@ -99,9 +101,9 @@ class SlotCache(Cache):  # type: ignore[misc]  # likewise
             start: First column that they need.
         """
         targets = (index != torch.arange(len(index), device=index.device)).nonzero().flatten()
+        self.window.rows, self.window.start = len(index), start
         for layer in self.layers:
             layer.move(targets, index[targets])
-        self.window.rows, self.window.start = len(index), start
 
 
 def full_attention_layers(config: PreTrainedConfig) -> int:

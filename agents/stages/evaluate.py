@@ -109,7 +109,7 @@ def _drift(context: Context) -> dict[str, dict[str, Any]]:
 
 
 def _samples(context: Context, rows: Sequence[EvaluationRow]) -> list[dict[str, Any]]:
-    """Three programs of PSGPO on the longest tasks, with a score per line, and exact labels where there are any."""
+    """Three programs of PSGPO with a score per line, and exact labels where there are any."""
     tasks = {task.task_id: task for task in context.test_tasks}
     chosen = _choose([row for row in rows if row.arm == "psgpo" and row.decoding == "sampled"])
     episodes = [_episode(tasks[row.task_id], row) for _, row in chosen]
@@ -139,7 +139,7 @@ def _samples(context: Context, rows: Sequence[EvaluationRow]) -> list[dict[str, 
 
 
 def _choose(rows: Sequence[EvaluationRow]) -> list[tuple[str, EvaluationRow]]:
-    """The longest passing program, the longest failing one, and the failing one that passed the most tests."""
+    """The longest passing program, the longest failing one, the failing one that passed the most tests."""
 
     def size(row: EvaluationRow) -> tuple[int, int]:
         return (row.horizon or 0, row.lines)
@@ -149,9 +149,9 @@ def _choose(rows: Sequence[EvaluationRow]) -> list[tuple[str, EvaluationRow]]:
     failing = sorted((row for row in written if not row.passed), key=size, reverse=True)
     nearly = sorted(failing[1:], key=lambda row: row.tests_passed / max(1, row.tests_total), reverse=True)
     titled: Mapping[str, Sequence[EvaluationRow]] = {
-        "PSGPO, passes": passing[:1],
-        "PSGPO, fails": failing[: 1 if passing else 2],
-        "PSGPO, fails, though it passes the most tests of all that fail": nearly[:1],
+        "PSGPO, passes": passing[: max(1, 3 - len(failing))],
+        "PSGPO, fails": failing[:1],
+        "PSGPO, fails, though no failing program passes more tests": nearly[: 1 if passing else 2],
     }
     return [(title, row) for title, chosen in titled.items() for row in chosen][:3]
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -141,9 +142,9 @@ def label_programs(context: Context, report: Report) -> Metrics:
         chunk=config.chunk,
         progress=lambda done, _: report(done, total),
     )
-    seconds = {config.source: time.monotonic() - began}
+    seconds: dict[str, float] = {config.source: time.monotonic() - began}
     labels = read_labels(context.path / LABELS)
-    statistics = {config.source: label_statistics(labels)}
+    statistics: dict[str, dict[str, Any]] = {config.source: label_statistics(labels)}
     metrics: dict[str, object] = {"statistics": statistics}
     if audited:
         other: Labeler = (

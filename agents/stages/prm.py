@@ -23,7 +23,7 @@ def train_reward_model(context: Context, report: Report) -> Metrics:
     losses: list[dict[str, float]] = []
 
     def progress(step: int, total: int, metrics: Any) -> None:
-        losses.append({"step": step, **metrics})
+        losses.append({"step": step, "loss": metrics["loss"]})
         report(step, total, metrics)
 
     chosen = select(labels, config.selection)
@@ -39,7 +39,7 @@ def train_reward_model(context: Context, report: Report) -> Metrics:
         "train_programs": result.n_train,
         "steps": result.n_steps,
         "best_step": result.best_step,
-        "history": [*losses, *({**row, "loss": None} for row in result.history)],
+        "history": [*losses, *result.history],
         "validation": quality(model, held_out, {"all": lambda _: True, **_by_policy(held_out)}),
         "peak_memory_mb": peak_memory_mb(),
     }

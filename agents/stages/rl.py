@@ -17,7 +17,7 @@ from agents.psgpo import PSGPO
 from agents.prm_refresh import PRMRefresh
 from agents.stages.context import Context, Metrics, peak_memory_mb
 from agents.stages.labels import make_labeler
-from codegym.rewards import RewardScheme
+from codegym.rewards import LineScorer, RewardScheme
 from codegym.rewards.process import ProcessReward
 from codegym.rewards.wrapper import RewardWrapper
 from codegym.storage import append_rows, read_rows, write_text
@@ -133,7 +133,7 @@ def _agent(
     )
     if scheme is not None:
         env = RewardWrapper(env, scheme)
-    oracle = LastScores(ReferenceScorer(context.judge)) if context.traced else None
+    oracle: LineScorer | None = LastScores(ReferenceScorer(context.judge)) if context.traced else None
     if oracle is not None and isinstance(scheme, ProcessReward) and prm is None:
         oracle = scheme.scorer  # the oracle arm: one execution serves the pay and the log
     watched: dict[str, Any] = {"oracle": oracle, "refresh": refresh}

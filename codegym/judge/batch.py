@@ -1,5 +1,6 @@
 """Driving leased workers through one batch of jobs, and what happens when a worker fails."""
 
+import logging
 import select
 import time
 from collections import deque
@@ -11,6 +12,8 @@ from codegym.errors import SandboxError
 from codegym.judge.jobs import PackedJob
 from codegym.judge.worker import Worker, WorkerDiedError
 from codegym.verdict import Judgement, Verdict
+
+_log = logging.getLogger(__name__)
 
 # Jobs in a worker's hands: one that runs and one that waits in its socket.
 _IN_FLIGHT = 2
@@ -80,6 +83,7 @@ class Batch:
                 raise WorkerDiedError(f"silent for {self._silence_s:g} s")
             self._feed(worker)
         except WorkerDiedError as error:
+            _log.warning("a worker failed: %s", error)
             self._take_back(worker, error)
             place = workers.index(worker)
             workers[place] = replace(worker)

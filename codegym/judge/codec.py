@@ -78,6 +78,8 @@ def _plain(value: Any, depth: int) -> Any:
     if kind is int:
         return value if value.bit_length() < _DECIMAL_BITS else {"int": hex(value)}
     if kind in _SCALARS:
+        if kind is str and len(value) > MAX_BYTES:
+            raise TooLargeError(f"a text of {len(value)} characters, more than {MAX_BYTES}")
         return value
     if depth > MAX_DEPTH:
         raise TooLargeError(f"nested deeper than {MAX_DEPTH} levels")
@@ -94,6 +96,8 @@ def _plain(value: Any, depth: int) -> Any:
 
 def _plain_items(items: Any, depth: int) -> list[Any]:
     """Return the parts of a sequence; one of scalars without long integers is handed over as it is."""
+    if len(items) > MAX_NODES:
+        raise TooLargeError(f"{len(items)} items, more than {MAX_NODES}")
     kinds = set(map(type, items))
     if kinds <= _SCALARS and (int not in kinds or _short(items)):
         return items if type(items) is list else list(items)

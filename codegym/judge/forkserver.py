@@ -30,12 +30,19 @@ class Ending:
 class ForkServer:
     """A running zygote and its current child, always one that waits for a job or works on it."""
 
-    def __init__(self, limits: Limits, max_tier: int, scratch: str | None) -> None:
+    def __init__(self, limits: Limits, max_tier: int, scratch: str | None, pool: socket.socket) -> None:
         """Start the process and its first child.
+
+        Args:
+            limits: What one program may use.
+            max_tier: Use no higher tier.
+            scratch: An empty folder for programs, used where there is no private /tmp.
+            pool: The grader's own channel; when it hangs up, there is nobody to work for.
 
         Raises:
             ZygoteError: If it does not come up.
         """
+        self.pool = pool
         self._control, theirs = socket.socketpair()
         config = json.dumps({"limits": asdict(limits), "max_tier": max_tier, "scratch": scratch})
         # Standard error is the worker's log; a child gives it up before candidate code runs.

@@ -7,16 +7,18 @@ up, and then its zygote and every child end too.
 
 import json
 import resource
-import shutil
 import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from codegym.judge.forkserver import ForkServer
 from codegym.judge.grading import Grader
 from codegym.judge.jail import Limits
+from codegym.judge.run import PoolGoneError
+from codegym.judge.scratch import remove_folder
 from codegym.judge.wire import frame, receive_frame, split
 
 _MEMORY_BYTES = 2 * 2**30
@@ -29,22 +31,22 @@ def main() -> None:
     # Ctrl-C goes to the whole terminal; the pool alone decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits = Limits(**config["limits"])
-    scratch = Path(config["scratch"])
-    program_scratch = scratch / "program"
+    program_scratch = Path(config["scratch"], "program")
     program_scratch.mkdir(mode=0o700)
     try:
-        server = ForkServer(limits, config["max_tier"], str(program_scratch))
+        server = ForkServer(limits, config["max_tier"], str(program_scratch), control)
         _protect()
         control.sendall(frame(json.dumps({"tier": server.tier, "missing": server.missing}).encode()))
         grader = Grader(server, limits)
         while (data := receive_frame(control)) is not None:
             control.sendall(frame(json.dumps(grader.judge(split(data))).encode()))
         server.close()
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, PoolGoneError):
         traceback.print_exc()
     finally:
         # The pool cleans up too, unless it is the one that was killed.
-        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            remove_folder(config["scratch"])
 
 
 def _protect() -> None:

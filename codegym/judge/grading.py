@@ -99,8 +99,8 @@ class Grader:
                 run.end()
         if stop is None:
             return outcomes
-        # What a program said before it broke the rules counts for nothing; before it ran out of time, it does,
-        # but not all of it: without the end of its answers nothing passes.
+        # What a program said before it broke the rules counts for nothing. What it said before it ran out of
+        # time does, but not all of it: without the end of its answers nothing passes.
         kept = [] if stop.verdict is Verdict.TAMPERED else outcomes[: len(tests) - 1]
         return kept + [Outcome(verdict=stop.verdict, message=stop.message)] * (len(tests) - len(kept))
 

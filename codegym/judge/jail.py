@@ -10,12 +10,13 @@
 import math
 import os
 import resource
-import shutil
 import signal
 import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+
+from codegym.judge.scratch import remove_folder
 
 HIGHEST_TIER = 2
 _OPEN_FILES = 128
@@ -155,8 +156,8 @@ class Jail:
             linux.unmount(self._scratch)
             namespaces.mount_scratch(self._scratch, _SCRATCH_BYTES)
         else:
-            os.chmod(self._scratch, 0o700)
-            shutil.rmtree(self._scratch)
+            # Not only emptied: sizes and times of the old one could carry a message.
+            remove_folder(self._scratch)
             os.mkdir(self._scratch, 0o700)
         if self.tier >= 1:
             from codegym.judge import landlock

@@ -74,7 +74,7 @@ def grade_answer(line: bytes, expected: bytes) -> Outcome:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two plain values are equal in value and type, all the way down; NaN equals NaN."""
+    """Whether two plain values are equal in value and type, all the way down. NaN is NaN, save in sets."""
     if type(left) is not type(right):
         return False
     if type(left) in (list, tuple):

@@ -36,6 +36,10 @@ class Stopped(BaseException):
         self.exit_status = exit_status
 
 
+class PoolGoneError(Exception):
+    """Nobody waits for the verdict any more."""
+
+
 class Budget:
     """CPU and idle time of one program, over all its processes.
 
@@ -178,9 +182,13 @@ class Run:
         """Wait until there is something to read."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
+        # Hanging up is reported unasked; whatever else comes from the pool can wait.
+        poll.register(self._server.pool, 0)
         slice_s = _SLICE_S
-        while not poll.poll(slice_s * 1000):
+        while not (events := poll.poll(slice_s * 1000)):
             slice_s = self._budget.spend(slice_s)
+        if any(descriptor == self._server.pool.fileno() for descriptor, _ in events):
+            raise PoolGoneError("the pool hung up in the middle of a program")
 
     def _gone(self) -> NoReturn:
         """Find out why the child hung up."""

@@ -2,18 +2,19 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from codegym.judge.jail import Limits
 from codegym.judge.protocol import environment, python_command
+from codegym.judge.scratch import make_folder, remove_folder
 from codegym.judge.wire import FrameError, receive_frame
 
 _START_S = 60.0
@@ -31,7 +32,7 @@ class Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(_START_S)
-        self._scratch = tempfile.mkdtemp(prefix="codegym-")
+        self._scratch = make_folder()
         config = json.dumps({"limits": asdict(limits), "max_tier": max_tier, "scratch": self._scratch})
         self._process = subprocess.Popen(
             python_command("codegym.judge.grader", str(theirs.fileno()), config),
@@ -108,7 +109,9 @@ class Worker:
             self._process.kill()
         self._process.wait()
         self._log.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        # The grader may have been first.
+        with suppress(FileNotFoundError):
+            remove_folder(self._scratch)
 
     def abandon(self) -> None:
         """Let go of another process's worker without disturbing it."""

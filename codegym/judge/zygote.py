@@ -118,10 +118,10 @@ def _become_candidate(jail: Jail, descriptor: int) -> None:
     """Confine this child, then let it answer one job. Never returns."""
     try:
         os.dup2(descriptor, _CHANNEL)
-        jail.enter()
-        # Errors up to here are ours and go to the worker's log; from now on they are the candidate's.
         # Opened anew: the flags of a shared description would outlive the program.
         null = os.open(os.devnull, os.O_RDWR)
+        jail.enter()
+        # Errors up to here are ours and go to the worker's log; from now on they are the candidate's.
         for standard in (0, 1, 2):
             os.dup2(null, standard)
         os.closerange(_CHANNEL + 1, _DESCRIPTORS)

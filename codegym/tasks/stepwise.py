@@ -1,9 +1,11 @@
 """The bundled task source: procedurally generated list programs whose length is a dial."""
 
+import re
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import overload
 
+from codegym.errors import TaskError
 from codegym.table import check_name
 from codegym.task import CallTest, Task
 from codegym.tasks.stepwise_generator import StepwiseProgram, grow
@@ -16,6 +18,7 @@ from codegym.tasks.stepwise_programs import (
 )
 
 DEFAULT_LIMIT = 128
+_TASK_ID = re.compile(r"stepwise/(\w+)-(\d+)-(\d+)-(-?\d+)/(\d+)")
 
 
 def load(
@@ -53,12 +56,26 @@ def load(
     )
 
 
+def find(task_id: str) -> Task:
+    """Make the task that `load` gives that id.
+
+    Raises:
+        TaskError: If it is no id of a stepwise task.
+    """
+    match = _TASK_ID.fullmatch(task_id)
+    if match is None:
+        raise TaskError(
+            f"no stepwise task {task_id!r}; an id reads stepwise/SPLIT-SHORTEST-LONGEST-SEED/NUMBER"
+        )
+    split, low, high, seed, number = match.groups()
+    tasks = load(split=split, limit=int(number) + 1, seed=int(seed), horizons=(int(low), int(high)))
+    return tasks[int(number)]
+
+
 class StepwiseTasks(Sequence[Task]):
     """A lazy sequence of tasks: each is made from (split, horizons, seed, index) when first asked for."""
 
-    def __init__(
-        self, *, split: str, size: int, seed: int, horizons: tuple[int, int], n_tests: int
-    ) -> None:
+    def __init__(self, *, split: str, size: int, seed: int, horizons: tuple[int, int], n_tests: int) -> None:
         self._split = split
         self._size = size
         self._horizons = horizons
@@ -93,9 +110,7 @@ class StepwiseTasks(Sequence[Task]):
         low, high = self._horizons
         task_id = f"{self._prefix}/{number}"
         rng = Random(f"{task_id} with {self._n_tests} tests")
-        program = grow(
-            rng, horizon=low + number % (high - low + 1), split=self._split, n_tests=self._n_tests
-        )
+        program = grow(rng, horizon=low + number % (high - low + 1), split=self._split, n_tests=self._n_tests)
         return _to_task(rng, program, task_id=task_id, split=self._split)
 
 

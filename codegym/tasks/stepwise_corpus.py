@@ -1,12 +1,13 @@
 """A deliberately imperfect corpus of stepwise programs, to train the starting policy on.
 
-The law of the corpus: program number i has `shortest + i % (longest - shortest + 1)` steps, each a uniformly
-drawn operation with a uniformly drawn parameter, the whole belonging to the train split. Every step is written
-independently of all others: with probability `bug_rate` of its operation by one of the `wrong` templates,
-else by one of the `right` ones, uniformly in both cases. The bug rates are .68 for 14 operations (a policy
-that imitates the corpus greedily gets these wrong), .35 for 11 and .06 for 11. Returns are always right.
-So length does not change how often a step is wrong, and a program of N steps is right with probability
-`pass_rate(N)`, the mean of (1 - bug_rate) to the power N: .61, .37, .23, .14 for 1 to 4 steps, .0027 for 12.
+The law of the corpus: program number i has `shortest + i % (longest - shortest + 1)` steps, each a
+uniformly drawn operation with a uniformly drawn parameter, the whole belonging to the train split. Every
+step is written independently of all others: with probability `bug_rate` of its operation by one of the
+`wrong` templates, else by one of the `right` ones, uniformly in both cases. The bug rates are .68 for 14
+operations (a policy that imitates the corpus greedily gets these wrong), .32 for 11 and .05 for 11. Returns
+are always right. So length does not change how often a step is wrong, and a program of N steps is right
+with probability `pass_rate(N)`, the mean of (1 - bug_rate) to the power N: .62, .39, .24, .15 for 1 to 4
+steps, .014, .0087, .0054, .0034 for 9 to 12.
 """
 
 from collections.abc import Iterable, Iterator
@@ -58,9 +59,7 @@ def _write(rng: Random, *, horizon: int) -> tuple[str, str]:
         steps[-1] = draw_step(rng)
     ending = rng.choice(ENDINGS)
     templates = [
-        rng.choice(
-            step.operation.wrong if rng.random() < step.operation.bug_rate else step.operation.right
-        )
+        rng.choice(step.operation.wrong if rng.random() < step.operation.bug_rate else step.operation.right)
         for step in steps
     ]
     return write_prompt(rng, steps, ending), write_program(templates, steps, ending)

@@ -95,16 +95,22 @@ def grow(rng: Random, *, horizon: int, split: str, n_tests: int) -> StepwiseProg
     not taken. So each wrong template of each step, put in place of the right one, fails a test.
     """
     while True:
-        lengths = [rng.randint(*INPUT_LENGTHS) for _ in range(n_tests)]
-        draft: _Draft | None = _Draft(inputs=tuple(rng.choices(INPUT_NUMBERS, k=n) for n in lengths))
-        for number in range(1, horizon + 1):
+        draft = _draft(rng, horizon=horizon, split=split, n_tests=n_tests)
+        if draft is None:
+            continue
+        for ending in rng.sample(ENDINGS, k=len(ENDINGS)):
+            if program := draft.ended(ending):
+                return program
+
+
+def _draft(rng: Random, *, horizon: int, split: str, n_tests: int) -> _Draft | None:
+    lengths = [rng.randint(*INPUT_LENGTHS) for _ in range(n_tests)]
+    draft: _Draft | None = _Draft(inputs=tuple(rng.choices(INPUT_NUMBERS, k=n) for n in lengths))
+    for number in range(1, horizon + 1):
+        if draft:
+            # the last step decides which split the program belongs to
             draft = _next(rng, draft, split=split if number == horizon else None)
-            if draft is None:
-                break
-        else:
-            for ending in rng.sample(ENDINGS, k=len(ENDINGS)):
-                if program := draft.ended(ending):
-                    return program
+    return draft
 
 
 def _next(rng: Random, draft: _Draft, *, split: str | None) -> _Draft | None:

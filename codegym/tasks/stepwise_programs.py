@@ -1,4 +1,4 @@
-"""Stepwise programs as text: a numbered natural-language prompt, and code with one variable per step."""
+"""Stepwise programs as text: numbered steps in natural language, and code with one variable per step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,11 +66,16 @@ def split_of(steps: Sequence[Step]) -> str:
 def write_prompt(rng: Random, steps: Sequence[Step], ending: Ending) -> str:
     """The head of the function: its signature and a docstring that asks for the steps, randomly phrased.
 
-    The ending is one more numbered item, so that every line of code answers one item.
+    Step number k is labelled with the variable that it computes, so that code and request share a name.
     """
-    phrases = [rng.choice(step.operation.phrases).format(k=step.k) for step in steps]
-    items = "".join(f"    {n}. {phrase}\n" for n, phrase in enumerate([*phrases, ending.phrase], start=1))
-    return f'def {ENTRY_POINT}(v0):\n    """Transform the list v0 step by step.\n{items}    """\n'
+    asked = "".join(
+        f"    v{number}: {rng.choice(step.operation.phrases).format(k=step.k)}\n"
+        for number, step in enumerate(steps, start=1)
+    )
+    return (
+        f'def {ENTRY_POINT}(v0):\n    """Transform the list v0 step by step.\n'
+        f'{asked}    {ending.phrase}\n    """\n'
+    )
 
 
 def write_program(templates: Sequence[str], steps: Sequence[Step], ending: Ending) -> str:

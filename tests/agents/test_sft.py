@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-import agents.sft
 from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
 from agents.sft import SFTConfig, learning_rate_at, train_sft, weighted_loss
+from agents.sft_data import Example, collate, plan_steps, tokenize
 from codegym.tasks.stepwise_corpus import corpus
 
 ROOT = Path(__file__).parents[2]
@@ -38,14 +38,27 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-class Killed(Exception):
+def plan(
+    examples: list[Example],
+    *,
+    batch_tokens: int = 1024,
+    n_epochs: int = 1,
+    curriculum: float = 0.0,
+    seed: int = 0,
+) -> list[list[int]]:
+    return plan_steps(
+        examples, batch_tokens=batch_tokens, n_epochs=n_epochs, curriculum=curriculum, seed=seed
+    )
+
+
+class KilledError(Exception):
     """Stands for the moment a process dies."""
 
 
 def die_at(step: int):
     def report(done: int, total: int, metrics: dict[str, float] | None = None) -> None:
         if done >= step:
-            raise Killed
+            raise KilledError
 
     return report
 
@@ -60,8 +73,8 @@ def test_the_weighted_loss_on_hand_computed_numbers():
 
 
 def test_prompts_weigh_less_than_completions_and_padding_nothing():
-    examples = agents.sft._tokenize(TOKENIZER, [("a\n", "b\n"), ("a\n", "b\nb\nb\n")])
-    ids, weight = agents.sft._collate(examples, pad_id=1, prompt_weight=0.25)
+    examples = tokenize(TOKENIZER, [("a\n", "b\n"), ("a\n", "b\nb\nb\n")])
+    ids, weight = collate(examples, pad_id=1, prompt_weight=0.25)
     # tokens: a, newline | b, newline, end of text; the first token is never predicted
     assert weight[0].tolist() == [0.25, 1, 1, 1, 0, 0, 0, 0]
     assert weight[1].tolist() == [0.25, 1, 1, 1, 1, 1, 1, 1]
@@ -70,9 +83,7 @@ def test_prompts_weigh_less_than_completions_and_padding_nothing():
 
 
 def test_completions_end_with_the_end_of_text():
-    for example, (prompt, completion) in zip(
-        agents.sft._tokenize(TOKENIZER, PAIRS[:9]), PAIRS[:9], strict=True
-    ):
+    for example, (prompt, completion) in zip(tokenize(TOKENIZER, PAIRS[:9]), PAIRS[:9], strict=True):
         assert TOKENIZER.decode(example.token_ids[: example.n_prompt]) == prompt
         assert TOKENIZER.decode(example.token_ids[example.n_prompt : -1]) == completion
         assert example.token_ids[-1] == TOKENIZER.eos_token_id
@@ -90,35 +101,47 @@ def test_the_learning_rate_without_warmup_starts_at_the_peak():
 
 
 def test_batches_hold_every_pair_once_per_epoch_within_the_token_budget():
-    examples = agents.sft._tokenize(TOKENIZER, PAIRS)
-    batches = agents.sft._plan(examples, SFTConfig(batch_tokens=512, n_epochs=2))
+    examples = tokenize(TOKENIZER, PAIRS)
+    batches = plan(examples, batch_tokens=512, n_epochs=2)
     assert sorted(index for batch in batches for index in batch) == sorted([*range(160)] * 2)
     for batch in batches:
         assert len(batch) * max(len(examples[index].token_ids) for index in batch) <= 512
 
 
 def test_like_lengths_share_a_batch():
-    examples = agents.sft._tokenize(TOKENIZER, list(corpus(400, horizons=(1, 8))))
-    batches = agents.sft._plan(examples, SFTConfig(batch_tokens=1024))
+    examples = tokenize(TOKENIZER, list(corpus(400, horizons=(1, 8))))
+    batches = plan(examples, batch_tokens=1024)
     padded = sum(len(batch) * max(len(examples[index].token_ids) for index in batch) for batch in batches)
     assert sum(len(example.token_ids) for example in examples) / padded > 0.9
 
 
 def test_epochs_and_seeds_have_their_own_order():
-    examples = agents.sft._tokenize(TOKENIZER, PAIRS)
+    examples = tokenize(TOKENIZER, PAIRS)
 
-    def plan(**options: int) -> list[list[int]]:
-        return agents.sft._plan(examples, SFTConfig(batch_tokens=512, **options))
+    once = plan(examples, batch_tokens=512)
+    assert plan(examples, batch_tokens=512) == once
+    assert plan(examples, batch_tokens=512, seed=1) != once
+    two = plan(examples, batch_tokens=512, n_epochs=2)
+    assert two[: len(once)] == once
+    assert two[len(once) :] != once
 
-    assert plan() == plan()
-    assert plan() != plan(seed=1)
-    two = plan(n_epochs=2)
-    assert two[: len(plan())] == plan()
-    assert two[len(plan()) :] != plan()
+
+def test_short_pairs_come_first_where_a_curriculum_asks_for_it():
+    examples = tokenize(TOKENIZER, list(corpus(600, horizons=(1, 8))))
+    lengths = [len(example.token_ids) for example in examples]
+
+    def mean_length(batches: list[list[int]]) -> float:
+        flat = [lengths[index] for batch in batches for index in batch]
+        return sum(flat) / len(flat)
+
+    even, short_first = plan(examples), plan(examples, curriculum=1.0)
+    assert mean_length(even[: len(even) // 4]) == pytest.approx(mean_length(even), rel=0.15)
+    assert mean_length(short_first[: len(short_first) // 4]) < 0.8 * mean_length(even)
+    assert mean_length(short_first) == pytest.approx(mean_length(even))
 
 
 def test_the_first_step_is_the_gradient_of_the_documented_loss(tmp_path: Path):
-    """One batch of equal lengths: compare with a plain computation that masks padding and keeps all logits."""
+    """One batch of equal lengths: the same as a plain computation that keeps all logits."""
     pairs = PAIRS[:1] * 3
     model, twin = fresh(), fresh()
     config = SFTConfig(batch_tokens=4096, learning_rate=1e-3, warmup=0)
@@ -165,7 +188,7 @@ def test_training_lowers_the_loss_and_writes_a_hugging_face_folder(tmp_path: Pat
     assert seen[-1] == (metrics.n_steps, metrics.n_steps)
     assert [done for done, _ in seen[:2]] == [10, 20]
     assert metrics.n_pairs == 160
-    examples = agents.sft._tokenize(TOKENIZER, PAIRS)
+    examples = tokenize(TOKENIZER, PAIRS)
     assert metrics.n_tokens == 2 * sum(len(example.token_ids) for example in examples)
     assert metrics.tokens_per_second > 0
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "deep" / "sft")
@@ -196,7 +219,7 @@ def test_training_leaves_the_global_generator_alone(tmp_path: Path):
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, step: int):
     whole, broken, resumed = fresh(), fresh(), fresh()
     train_sft(whole, TOKENIZER, PAIRS, QUICK, tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_sft(broken, TOKENIZER, PAIRS, QUICK, tmp_path / "broken", report=die_at(step))
     assert not (tmp_path / "broken").exists()
     done: list[int] = []
@@ -208,7 +231,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, step: int):
     steps = [row["step"] for row in metrics.history]
     assert steps == sorted(set(steps))
     assert metrics.history[-1]["n_tokens"] == metrics.n_tokens
-    tokens = sum(len(example.token_ids) for example in agents.sft._tokenize(TOKENIZER, PAIRS))
+    tokens = sum(len(example.token_ids) for example in tokenize(TOKENIZER, PAIRS))
     assert metrics.n_tokens == tokens
 
 
@@ -224,7 +247,7 @@ def test_dropout_is_resumed_exactly_too(tmp_path: Path):
     train_sft(whole, TOKENIZER, PAIRS, QUICK, tmp_path / "whole")
     train_sft(plain, TOKENIZER, PAIRS, QUICK, tmp_path / "plain")
     assert not same(weights(whole), weights(plain))
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_sft(broken, TOKENIZER, PAIRS, QUICK, tmp_path / "broken", report=die_at(10))
     torch.rand(11)
     train_sft(resumed, TOKENIZER, PAIRS, QUICK, tmp_path / "broken")
@@ -256,7 +279,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path, content: str):
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path: Path):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_sft(fresh(), TOKENIZER, PAIRS, QUICK, tmp_path / "sft", report=die_at(10))
     with pytest.raises(ValueError, match="belongs to another run"):
         train_sft(fresh(), TOKENIZER, PAIRS[1:], QUICK, tmp_path / "sft")
@@ -295,6 +318,7 @@ def test_a_tokenizer_without_an_end_is_an_error(tmp_path: Path):
         ("n_epochs", 0),
         ("checkpoint_every", 0),
         ("warmup", 1.5),
+        ("curriculum", -0.5),
         ("final_learning_rate", -0.1),
         ("prompt_weight", 2),
         ("weight_decay", -1e-3),
@@ -311,7 +335,8 @@ SCRIPT = """
     import torch
     from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
     from agents.sft import SFTConfig, train_sft
-    from codegym.tasks.stepwise_corpus import corpus
+    from agents.sft_data import Example, collate, plan_steps, tokenize
+from codegym.tasks.stepwise_corpus import corpus
 
     torch.set_num_threads(1)
     pairs = list(corpus(1500, seed=2, horizons=(1, 3)))

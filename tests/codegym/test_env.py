@@ -373,3 +373,31 @@ def test_the_environment_is_registered_at_import_without_a_time_limit():
     assert spec.entry_point == "codegym.env:CodeGenEnv"
     assert spec.max_episode_steps is None
     assert codegym.CodeGenEnv is CodeGenEnv
+
+
+def test_bundled_tasks_and_judge_by_name_pass_check_env_and_reward_every_reference():
+    env = gym.make(
+        "CodeGen-v0",
+        tasks="stepwise",
+        judge="local",
+        task_options={"limit": 6, "horizons": [2, 7]},
+        judge_options={"workers": 1},
+    )
+    check_env(env.unwrapped)
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert twin.unwrapped.tasks == env.unwrapped.tasks
+    for task in env.unwrapped.tasks:
+        right, wrong = task.reference.splitlines(), task.reference.splitlines()[:-1]
+        for lines, expected in ((right, 1.0), (wrong, 0.0)):
+            results = play(env, [*lines, END_OF_PROGRAM], options={"task_id": task.task_id})
+            assert sum(result[1] for result in results[1:]) == expected
+    env.close()
+    twin.close()
+
+
+def test_an_error_line_counts_from_the_top_of_the_judged_module():
+    env = gym.make("CodeGen-v0", tasks=[DOUBLE], judge="local", judge_options={"workers": 1})
+    *_, (_, _, _, _, info) = play(env, ["    y = x", "    return y // 0", END_OF_PROGRAM])
+    assert (info["verdict"], info["error_line"]) == ("runtime_error", 3)
+    assert env.unwrapped.episode.source.split("\n")[info["error_line"] - 1] == "    return y // 0"
+    env.close()

@@ -1,4 +1,4 @@
-"""The stepwise source: deterministic, lazy, split without overlap, and tests that kill every single-step bug."""
+"""The stepwise source: deterministic, lazy, disjoint splits, and tests that kill every single-step bug."""
 
 import ast
 import json
@@ -53,7 +53,7 @@ def steps_of(task: Task) -> list[Step]:
 
 
 def ending_of(task: Task) -> Any:
-    (ending,) = [each for each in ENDINGS if f". {each.phrase}\n" in task.prompt]
+    (ending,) = [each for each in ENDINGS if f"    {each.phrase}\n" in task.prompt]
     return ending
 
 
@@ -106,13 +106,12 @@ def test_the_outputs_are_diverse_and_the_values_tame(task: Task):
 
 @samples
 def test_the_prompt_asks_for_the_steps_by_number_in_words(task: Task):
-    asked = re.findall(r"^    (\d+)\. (.+)$", task.prompt, flags=re.MULTILINE)
-    assert [int(number) for number, _ in asked] == list(range(1, task.metadata["horizon"] + 2))
-    assert asked[-1][1] == ending_of(task).phrase
-    for (_, phrase), step in zip(asked[:-1], steps_of(task), strict=True):
+    asked = re.findall(r"^    v(\d+): (.+)$", task.prompt, flags=re.MULTILINE)
+    assert [int(number) for number, _ in asked] == list(range(1, task.metadata["horizon"] + 1))
+    for (_, phrase), step in zip(asked, steps_of(task), strict=True):
         assert phrase in [each.format(k=step.k) for each in step.operation.phrases]
     assert task.prompt.startswith(f"def {ENTRY_POINT}(v0):\n")
-    assert task.prompt.endswith('"""\n')
+    assert task.prompt.endswith(f'    {ending_of(task).phrase}\n    """\n')
     ast.parse(task.prompt)
 
 

@@ -15,7 +15,7 @@ from codegym.tasks.stepwise_programs import Step, split_of
 
 def parse(prompt: str, completion: str) -> list[tuple[Step, bool]]:
     """Each step of a corpus program, and whether it is written by a wrong template."""
-    *asked, _ending = re.findall(r"^    \d+\. (.+)$", prompt, flags=re.MULTILINE)
+    asked = re.findall(r"^    v\d+: (.+)$", prompt, flags=re.MULTILINE)
     meanings = {
         phrase.format(k=k): Step(operation, k)
         for operation in OPERATIONS.values()
@@ -85,9 +85,9 @@ def test_a_perfect_imitator_is_neither_hopeless_on_short_tasks_nor_good_on_long_
 
 
 def test_every_length_is_equally_frequent():
-    assert Counter(len(program) for program in PARSED) == {horizon: 200 for horizon in range(1, 13)}
-    lengths = Counter(prompt.count(". ") for prompt, _ in corpus(40, horizons=(3, 6)))
-    assert lengths == {4: 10, 5: 10, 6: 10, 7: 10}  # one more item: what to return
+    assert Counter(len(program) for program in PARSED) == dict.fromkeys(range(1, 13), 200)
+    lengths = Counter(prompt.count(": ") for prompt, _ in corpus(40, horizons=(3, 6)))
+    assert lengths == {3: 10, 4: 10, 5: 10, 6: 10}
 
 
 def test_the_corpus_shows_the_train_split_only():
@@ -98,7 +98,9 @@ def test_every_phrase_and_every_template_is_shown():
     text = "".join(prompt for prompt, _ in PAIRS)
     code = "".join(completion for _, completion in PAIRS)
     for operation in OPERATIONS.values():
-        assert all(any(phrase.format(k=k) in text for k in operation.parameters) for phrase in operation.phrases)
+        assert all(
+            any(phrase.format(k=k) in text for k in operation.parameters) for phrase in operation.phrases
+        )
         for template in (*operation.right, *operation.wrong):
             shapes = [
                 render(template, a=f"v{n - 1}", b=f"v{n}", k=k)
