@@ -15,7 +15,7 @@ PADDING = "<|padding|>"
 class TinyModelConfig:
     """Shape of the bundled model."""
 
-    vocab_size: int = 768  # tokens, the 256 bytes and 2 special ones included
+    vocab_size: int = 1024  # tokens, the 256 bytes and 2 special ones included
     hidden_size: int = 128  # width of the residual stream
     n_layers: int = 3
     n_heads: int = 4

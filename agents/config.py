@@ -69,11 +69,11 @@ class PipelineConfig:
     train_tasks: int = 640  # training tasks
     eval_horizons: tuple[tuple[int, int], ...] = ((2, 4), (5, 8), (9, 12))  # reported apart
     eval_tasks: int = 192  # held-out tasks per horizon range
-    sft_programs: int = 60_000  # programs of the corpus that the starting policy imitates
+    sft_programs: int = 30_000  # programs of the corpus that the starting policy imitates
     sft_horizons: tuple[int, int] = (1, 12)  # their steps: must cover every horizon of RL
     oracle: bool = True  # run the arm that is paid by exact labels, the upper bound of any PRM
-    tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
-    sft: SFTConfig = field(default_factory=SFTConfig)
+    tiny: TinyModelConfig = field(default_factory=lambda: TinyModelConfig(vocab_size=1024))
+    sft: SFTConfig = field(default_factory=lambda: SFTConfig(batch_tokens=1024, curriculum=0.0))
     rl: PSGPOConfig = field(default_factory=PSGPOConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -126,7 +126,7 @@ SCALES = {
         scale="full",
         train_tasks=1280,
         eval_tasks=384,
-        sft_programs=120_000,
+        sft_programs=60_000,
         rl=PSGPOConfig(n_iterations=60, rollouts_per_iteration=256),
         label=LabelConfig(programs_per_task=2, audited=512),
     ),

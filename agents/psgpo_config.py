@@ -17,7 +17,7 @@ class PSGPOConfig:
     sampler: str = "transformers"  # an entry of agents.samplers.SAMPLERS
     n_epochs: int = 1  # passes over a rollout
     n_minibatches: int = 2  # optimizer steps per pass
-    micro_batch_tokens: int = 4096  # padded tokens per forward and backward pass
+    micro_batch_tokens: int = 2048  # padded tokens per forward and backward pass
     learning_rate: float = 7e-4  # of the policy, at its peak
     critic_learning_rate: float = 2e-3  # of the critic, at its peak
     warmup_iterations: int = 5  # iterations in which the policy's learning rate rises

@@ -34,11 +34,9 @@ class SFTConfig:
     warmup: float = 0.03  # share of the steps in which the learning rate rises from 0
     final_learning_rate: float = 0.0  # share of the peak that is left after linear decay
     weight_decay: float = 0.01
-    batch_tokens: int = 2048  # padded tokens per step at most; sequences of like length share a batch
+    batch_tokens: int = 1024  # padded tokens per step at most; sequences of like length share a batch
     n_epochs: int = 1  # passes over the pairs
-    curriculum: float = (
-        0.3  # in the first epoch, no pair comes before this share of it times its length / longest
-    )
+    curriculum: float = 0.0  # a pair comes after this share of epoch 1 times its length over the longest
     prompt_weight: float = 0.1  # loss weight of prompt tokens; completion tokens weigh 1
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this
     checkpoint_every: int = 100  # steps between checkpoints

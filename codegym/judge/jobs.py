@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -107,6 +108,9 @@ def pack_task(task: Task) -> PackedTask:
 
 def _check_assertion(task: Task, test: AssertionTest) -> None:
     try:
-        compile(test.code, "<tests>", "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            # Data sets are full of invalid escape sequences.
+            warnings.simplefilter("ignore")
+            compile(test.code, "<tests>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise TaskError(f"task {task.task_id!r} has an assertion test that is no Python: {error}") from error

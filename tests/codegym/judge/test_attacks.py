@@ -298,7 +298,7 @@ EXPECTED = {
 def judges():
     """One judge per tier, with one worker, so that every attack precedes what follows on the same processes."""
     os.environ["CODEGYM_TEST_SECRET"] = "SECRET"
-    options = {"workers": 1, "time_limit_s": LIMIT_S, "memory_limit_mb": 256, "cache": False}
+    options = {"workers": 1, "time_limit_s": LIMIT_S, "memory_limit_mb": 96, "cache": False}
     made = {tier: LocalJudge(max_tier=tier, **options) for tier in (1, 2)}
     for judge in made.values():
         judge.judge([(TASK, RIGHT)])

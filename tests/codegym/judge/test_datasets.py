@@ -65,6 +65,7 @@ def entry_point(row):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.skipif(not MBPP.exists(), reason=f"MBPP is not at {MBPP}; set CODEGYM_MBPP")
 def test_the_sound_references_of_mbpp_pass(judge):
     rows = [json.loads(line) for line in MBPP.read_text().splitlines()]

@@ -284,6 +284,10 @@ def test_a_task_that_cannot_be_judged_is_a_task_error_that_names_it(judge, task,
     assert repr(task.task_id) in str(caught.value)
 
 
+def test_a_sloppy_escape_in_a_test_is_no_error(judge):
+    assert judge.judge([(asserts("assert f(r'\\d') == '\\d'"), "def f(x): return x")])[0].passed
+
+
 def test_messages_are_one_bounded_printable_line(judge):
     program = "def f(x):\n    raise ValueError('\\x1b[31m\\n\\r\\u202e' + 'x' * 10**6)\n"
     message = judge.judge([(ABSOLUTE, program)])[0].message

@@ -22,7 +22,7 @@ TASK = Task(
 )
 RIGHT = "def f(n):\n    return n + n\n"
 WRONG = "def f(n):\n    return n\n"
-SLEEP = "import time\ndef f(n):\n    time.sleep(0.05)\n    return n + n\n"
+SLEEP = "import time\ndef f(n):\n    time.sleep(0.01)\n    return n + n\n"
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_sandbox_that_fails_twice_on_a_program_is_an_error_and_not_a_verdict()
 
 
 def test_without_isolation_a_program_that_kills_its_judge_twice_has_tampered():
-    killer = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\ndef f(n): return n + n\n"
+    killer = "import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(9)\n"
     with LocalJudge(workers=1, max_tier=0) as judge:
         attack, right = judge.judge([(TASK, killer), (TASK, RIGHT)])
         assert attack.verdict is Verdict.TAMPERED
