@@ -72,8 +72,8 @@ class PipelineConfig:
     sft_programs: int = 30_000  # programs of the corpus that the starting policy imitates
     sft_horizons: tuple[int, int] = (1, 12)  # their steps: must cover every horizon of RL
     oracle: bool = True  # run the arm that is paid by exact labels, the upper bound of any PRM
-    tiny: TinyModelConfig = field(default_factory=lambda: TinyModelConfig(vocab_size=1024))
-    sft: SFTConfig = field(default_factory=lambda: SFTConfig(batch_tokens=1024, curriculum=0.0))
+    tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
     rl: PSGPOConfig = field(default_factory=PSGPOConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -107,16 +107,15 @@ class PipelineConfig:
 SCALES = {
     "smoke": PipelineConfig(
         scale="smoke",
-        rl_horizons=(2, 4),
+        rl_horizons=(1, 2),
         train_tasks=64,
-        eval_horizons=((2, 4),),
-        eval_tasks=48,
-        sft_programs=3_000,
-        sft_horizons=(1, 4),
-        sft=SFTConfig(checkpoint_every=20),
+        eval_horizons=((1, 2),),
+        eval_tasks=64,
+        sft_programs=8_000,
+        sft_horizons=(1, 2),
         rl=PSGPOConfig(
-            n_iterations=4, rollouts_per_iteration=32, warmup_iterations=1, critic_only_iterations=1, refresh_every=2,
-            max_new_tokens=96,
+            n_iterations=4, rollouts_per_iteration=32, max_new_tokens=96,
+            warmup_iterations=1, critic_only_iterations=1, refresh_every=2,
         ),
         label=LabelConfig(checkpoints=2, audited=8, k=4, chunk=16),
         prm=PRMConfig(epochs=1.0, checkpoint_every=2),

@@ -135,6 +135,7 @@ def train_sft(
         seed=config.seed,
     )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    gpus = [model.device] if model.device.type == "cuda" else []
     model.train()
     meter = _Meter(state.history)
     for step in range(state.step, len(batches)):
@@ -142,7 +143,7 @@ def train_sft(
             group["lr"] = learning_rate_at(step, len(batches), config)
         batch = [examples[index] for index in batches[step]]
         # the randomness of a step depends on nothing that a checkpoint would have to carry
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=gpus):
             torch.manual_seed(config.seed * 1_000_003 + step)
             loss = _train_step(model, optimizer, batch, pad_id=pad_id, config=config)
         meter.add(loss, sum(len(example.token_ids) for example in batch))

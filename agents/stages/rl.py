@@ -12,9 +12,9 @@ from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents.checkpoint import settle, whole_folder
 from agents.monitor import LastScores
+from agents.prm_refresh import PRMRefresh
 from agents.progress import Report
 from agents.psgpo import PSGPO
-from agents.prm_refresh import PRMRefresh
 from agents.stages.context import Context, Metrics, peak_memory_mb
 from agents.stages.labels import make_labeler
 from codegym.rewards import LineScorer, RewardScheme

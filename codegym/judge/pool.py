@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from codegym.errors import SandboxError
 from codegym.judge import Job
@@ -237,6 +237,10 @@ class LocalJudge:
         with self._lock:
             self._closed = True
         self._finalizer()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Gymnasium copies an environment's arguments into its spec; processes and locks cannot be copied
+        return self
 
     def __enter__(self) -> Self:
         return self

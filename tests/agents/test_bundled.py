@@ -105,6 +105,18 @@ def test_the_default_model_is_tiny_and_tied():
     assert model.config.pad_token_id == TOKENIZER.pad_token_id
 
 
+def test_the_initial_weights_have_the_spread_asked_for():
+    model = make_tiny_model(TOKENIZER, TinyModelConfig(weight_std=0.05, embedding_std=0.3), seed=0)
+    assert model.get_input_embeddings().weight.std().item() == pytest.approx(0.3, rel=0.02)
+    assert model.model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_the_first_word_of_a_line_is_one_token_in_prompt_and_code_alike():
+    label, binding = ids("    v3: reverse the order\n"), ids("    v3 = v2[::-1]\n")
+    assert TOKENIZER.decode(label[:1]) == "    v3"
+    assert label[0] == binding[0]
+
+
 def test_a_folder_brings_back_the_same_model_and_tokenizer(tmp_path: Path):
     model = make_tiny_model(TOKENIZER, TinyModelConfig(hidden_size=32, n_layers=1), seed=0).eval()
     model.save_pretrained(tmp_path)
@@ -136,6 +148,8 @@ def test_the_untrained_model_generates_within_its_vocabulary():
         ("vocab_size", 100, "vocab_size must be at least 300 .*got 100"),
         ("n_layers", 0, "n_layers must be at least 1, got 0"),
         ("hidden_size", 100, "hidden_size must be an even multiple of n_heads.*got 100, 4 and 2"),
+        ("weight_std", 0, "weight_std must be positive, got 0"),
+        ("embedding_std", -0.2, "embedding_std must be positive, got -0.2"),
         ("n_kv_heads", 3, "n_heads a multiple of n_kv_heads, got 128, 4 and 3"),
     ],
 )

@@ -1,5 +1,6 @@
 """The judge as a whole: batches, cache, failures of its own, and its end."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -9,8 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
+from gymnasium.utils.env_checker import check_env
 
+import codegym
 from codegym import CallTest, Judge, SandboxError, Task, Verdict, make_judge
 from codegym.judge.pool import LocalJudge
 
@@ -333,3 +337,17 @@ def test_a_worker_does_not_grow():
 
 def resident(pid):
     return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0])
+
+
+def test_an_environment_takes_a_running_judge_as_its_argument():
+    task = Task(
+        task_id="t", prompt="", entry_point="f", tests=(CallTest(args=(), expected=1),), prompt_is_code=False
+    )
+    with LocalJudge(workers=1) as judge:
+        env = gym.make("CodeGen-v0", tasks=[task], judge=judge)
+        assert copy.deepcopy(judge) is judge
+        assert env.spec is not None
+        check_env(env.unwrapped, skip_render_check=True)
+        env.reset(seed=0)
+        env.step("def f(): return 1")
+        assert env.step(codegym.END_OF_PROGRAM)[1] == 1.0
