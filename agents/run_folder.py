@@ -62,6 +62,7 @@ class RunFolder:
                 "metrics": metrics,
             },
         )
+        self._attempt(stage).unlink(missing_ok=True)
 
     def spent(self, stage: str) -> float:
         """Seconds that interrupted attempts at a stage have spent up to their last finished unit of work."""
