@@ -53,6 +53,7 @@ def binary_search(context: Context, completer: Completer) -> BinarySearchLabeler
         context.judge,
         completer.tokenizer,  # type: ignore[attr-defined]
         k=config.label.k,
+        draws_at_once=max(n for n in (1, 2, 3, 4) if config.label.k % n == 0),
         max_new_tokens=config.rl.max_new_tokens,
         seed=config.seed,
     )
