@@ -93,6 +93,9 @@ class Batch:
         while self._queue and len(worker.waiting) < _IN_FLIGHT:
             attempt = self._queue.popleft()
             attempt.number = next(self._numbers)
+            if not worker.waiting:
+                # the time since its last answer was not spent on a job
+                worker.progress = time.monotonic()
             worker.waiting.append(attempt)
             worker.send(attempt.job.message(attempt.number))
 

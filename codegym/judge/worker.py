@@ -71,8 +71,6 @@ class Worker:
         Raises:
             WorkerDiedError: If the grader is gone.
         """
-        if not self.waiting:
-            self.progress = time.monotonic()
         try:
             self.channel.sendall(job)
         except OSError as error:

@@ -351,3 +351,14 @@ def test_an_environment_takes_a_running_judge_as_its_argument():
         env.reset(seed=0)
         env.step("def f(): return 1")
         assert env.step(codegym.END_OF_PROGRAM)[1] == 1.0
+
+
+def test_time_between_batches_is_not_a_workers_silence(judge):
+    judge.judge(mixed(8))
+    for worker in judge._crew.idle:
+        worker.progress -= 1000.0  # as if the trainer had been busy elsewhere for long
+    slow = SLEEP.replace("0.01", "0.1")
+    # one worker answers while the other is still at its first job
+    judgements = judge.judge([(TASK, slow), (TASK, WRONG + "#"), (TASK, RIGHT + "#"), (TASK, RIGHT + "##")])
+    assert verdicts(judgements) == [Verdict.PASSED, Verdict.WRONG_ANSWER, Verdict.PASSED, Verdict.PASSED]
+    assert judge.statistics.restarts == 0
