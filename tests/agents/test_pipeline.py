@@ -24,7 +24,12 @@ SETTINGS = [
 
 
 def start(out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", "from agents.cli import entry; entry()", "psgpo", "--out", str(out)]
+    # a test run in the background ignores Ctrl-C, and its children would inherit that
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from agents.cli import entry; entry()"
+    )
+    command = [sys.executable, "-c", code, "psgpo", "--out", str(out)]
     return subprocess.Popen(
         [*command, *SETTINGS],
         stdout=subprocess.PIPE,
