@@ -130,4 +130,4 @@ SCALES = {
         label=LabelConfig(programs_per_task=2, audited=512),
     ),
 }  # fmt: skip
-"""The main job's scales. On two cores: smoke in two minutes, small in twenty, full in two hours."""
+"""The main job's scales. On two cores smoke takes a minute and small about twenty; full was not timed."""
