@@ -40,7 +40,7 @@ class Options:
 
     scale: Literal["smoke", "small", "full"] = "small"  # batch sizes and repeats
     model: str | None = None  # folder of a causal LM, for example runs/psgpo/sft; None: an untrained tiny one
-    max_new_tokens: int = 128  # of a completion
+    max_new_tokens: int = 192  # of a completion; what RL samples with
     threads: int = 2  # of torch
     out: Path = Path("runs/benchmarks/training_speed")  # where rows and report go
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from agents.samplers.attention import decoding_attention
 from agents.samplers.cache import SlotCache, full_attention_layers
 from prm.batching import plan_batches
 from prm.completion import Completion
@@ -93,7 +94,7 @@ class TransformersSampler:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), decoding_attention(self.model):
                 for first in range(0, len(order), self.batch_size):
                     chunk = order[first : first + self.batch_size]
                     draws = uniforms[chunk].to(self.model.device)
