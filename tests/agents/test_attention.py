@@ -51,9 +51,14 @@ def tiny_llama(**options):
 
 def test_the_model_gets_its_own_attention_back_even_after_an_error():
     model = tiny_llama(attn_implementation="sdpa")
-    with pytest.raises(KeyError, match="oops"), decoding_attention(model):
-        assert model.config._attn_implementation == "codegym_decode"
-        raise KeyError("oops")
+
+    def fail():
+        with decoding_attention(model):
+            assert model.config._attn_implementation == "codegym_decode"
+            raise KeyError("oops")
+
+    with pytest.raises(KeyError, match="oops"):
+        fail()
     assert model.config._attn_implementation == "sdpa"
 
 
