@@ -4,9 +4,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,15 +13,12 @@ from codegym.judge import Job
 from codegym.judge.batch import Batch
 from codegym.judge.crew import Crew
 from codegym.judge.jail import HIGHEST_TIER, Limits
-from codegym.judge.jobs import PackedJob, Packer
+from codegym.judge.jobs import PackedJob
+from codegym.judge.ledger import JudgeStatistics, Ledger
 from codegym.judge.run import WALL_EXTRA_S, WALL_FACTOR
 from codegym.judge.worker import Worker, WorkerDiedError
 from codegym.task import CallTest, Task
 from codegym.verdict import Judgement, Verdict
-
-_CACHED_JUDGEMENTS = 20_000
-# Depend on the machine's load, if only a little: worth a second look next time.
-_NOT_CACHED = frozenset({Verdict.TIME_LIMIT, Verdict.MEMORY_LIMIT})
 
 _SELF_TEST = Task(
     task_id="self-test",
@@ -35,25 +30,6 @@ _SELF_TEST_PROGRAMS = {
     "def double(x):\n    return x + x\n": Verdict.PASSED,
     "def double(x):\n    return 42\n": Verdict.WRONG_ANSWER,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeStatistics:
-    """What a judge has done so far.
-
-    Attributes:
-        judged: Programs that ran.
-        duplicates: Programs that were answered by an equal one of the same batch.
-        cache_hits: Programs that were answered by an earlier batch.
-        restarts: Workers that were replaced because they died or went silent.
-        verdicts: How often each verdict was given, duplicates and cache hits included.
-    """
-
-    judged: int = 0
-    duplicates: int = 0
-    cache_hits: int = 0
-    restarts: int = 0
-    verdicts: dict[str, int] = field(default_factory=dict)
 
 
 class LocalJudge:
@@ -113,11 +89,8 @@ class LocalJudge:
         self._max_tier = HIGHEST_TIER if max_tier is None else max_tier
         # A worker this long without a word is stuck: the grader's own limits end every program before.
         self._silence_s = WALL_FACTOR * self._limits.cpu_s + WALL_EXTRA_S + 5.0
-        self._packer = Packer()
+        self._ledger = Ledger(cache=cache)
         self._numbers = itertools.count()
-        self._cache: OrderedDict[bytes, Judgement] | None = OrderedDict() if cache else None
-        self._counts: Counter[str] = Counter()
-        self._verdicts: Counter[str] = Counter()
         self._closed = False
         self._lock = threading.Condition()
         self._crew = Crew()
@@ -128,8 +101,7 @@ class LocalJudge:
     @property
     def statistics(self) -> JudgeStatistics:
         """What this judge has done so far."""
-        with self._lock:
-            return JudgeStatistics(**self._counts, verdicts=dict(self._verdicts))
+        return self._ledger.statistics
 
     def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
         """Return one judgement per job, in order.
@@ -138,26 +110,17 @@ class LocalJudge:
             TaskError: If a task has no tests or tests that cannot be run.
             SandboxError: If the sandbox failed twice on the same job, or the judge is closed.
         """
-        packed = [self._packer.pack(task, source) for task, source in jobs]
-        found: dict[bytes, Judgement] = {}
-        with self._lock:
-            for job in packed:
-                if self._cache is not None and job.digest in self._cache:
-                    self._cache.move_to_end(job.digest)
-                    found[job.digest] = self._cache[job.digest]
-        hits = sum(job.digest in found for job in packed)
-        fresh = list({job.digest: job for job in packed if job.digest not in found}.values())
-        if fresh:
-            found |= self._judge_fresh(fresh)
-        judgements = [found[job.digest] for job in packed]
-        with self._lock:
-            self._counts.update(
-                judged=len(fresh), cache_hits=hits, duplicates=len(packed) - hits - len(fresh)
-            )
-            self._verdicts.update(judgement.verdict.value for judgement in judgements)
-        return judgements
+        return self._ledger.judge(jobs, self.judge_packed)
 
-    def _judge_fresh(self, jobs: list[PackedJob]) -> dict[bytes, Judgement]:
+    def judge_packed(self, jobs: Sequence[PackedJob]) -> dict[bytes, Judgement]:
+        """Judge distinct jobs that are packed already; no cache, no statistics.
+
+        Returns:
+            Judgements by the jobs' digests.
+
+        Raises:
+            SandboxError: If the sandbox failed twice on the same job, or the judge is closed.
+        """
         workers = self._lease(len(jobs))
         batch = Batch(jobs, self._numbers, self._silence_s)
         try:
@@ -165,18 +128,7 @@ class LocalJudge:
         finally:
             # Whoever still has a job, after an error or Ctrl-C, would answer the next batch with it.
             self._release(workers)
-        with self._lock:
-            self._remember(batch.done)
         return batch.done
-
-    def _remember(self, judgements: dict[bytes, Judgement]) -> None:
-        if self._cache is None:
-            return
-        for digest, judgement in judgements.items():
-            if judgement.verdict not in _NOT_CACHED:
-                self._cache[digest] = judgement
-        while len(self._cache) > _CACHED_JUDGEMENTS:
-            self._cache.popitem(last=False)
 
     def _lease(self, wanted: int) -> list[Worker]:
         """Take up to `wanted` idle workers, at least one; start those that are missing."""
@@ -207,7 +159,7 @@ class LocalJudge:
             if worker.tier < self._min_tier:
                 raise SandboxError(f"tier {self._min_tier} wanted, {worker.tier} found: {worker.missing}")
             for source, verdict in _SELF_TEST_PROGRAMS.items():
-                worker.send(self._packer.pack(_SELF_TEST, source).message(0))
+                worker.send(self._ledger.packer.pack(_SELF_TEST, source).message(0))
                 if (answer := worker.receive())["verdict"] != verdict:
                     raise SandboxError(f"the self-test expected {verdict.value}, got {answer}")
         except WorkerDiedError as error:
@@ -216,8 +168,8 @@ class LocalJudge:
 
     def _replace(self, worker: Worker) -> Worker:
         """Start a fresh worker in place of a dead one."""
+        self._ledger.count_restart()
         with self._lock:
-            self._counts["restarts"] += 1
             self._crew.dismiss(worker)
             new = self._crew.hire(self._limits, self._max_tier)
         return self._ready(new)
