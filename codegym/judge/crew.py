@@ -1,16 +1,17 @@
 """The workers that a judge owns."""
 
 import os
+from collections.abc import Callable
 
 from codegym.errors import SandboxError
-from codegym.judge.jail import Limits
 from codegym.judge.worker import Worker
 
 
 class Crew:
     """Idle and busy workers. Not thread-safe: the judge's lock guards it, except in `disband`."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_worker: Callable[[], Worker]) -> None:
+        self._start_worker = start_worker
         self.idle: list[Worker] = []
         self.busy: set[Worker] = set()
         self._owner = os.getpid()
@@ -21,7 +22,7 @@ class Crew:
         """How many workers there are."""
         return len(self.idle) + len(self.busy)
 
-    def hire(self, limits: Limits, max_tier: int) -> Worker:
+    def hire(self) -> Worker:
         """Start a worker, busy from the start.
 
         Raises:
@@ -29,7 +30,7 @@ class Crew:
         """
         if self._disbanded:
             raise SandboxError("this judge is closed")
-        worker = Worker(limits, max_tier)
+        worker = self._start_worker()
         self.busy.add(worker)
         return worker
 

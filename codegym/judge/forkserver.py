@@ -3,18 +3,13 @@
 import json
 import secrets
 import socket
-import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from codegym.judge.jail import Limits
-from codegym.judge.protocol import HUNG_UP, NEXT, environment, python_command
+from codegym.judge.protocol import HUNG_UP, NEXT
+from codegym.judge.start import Zygote, ZygoteError
 from codegym.judge.wire import frame, join, receive_frame
-
-
-class ZygoteError(Exception):
-    """The zygote or a child failed before any candidate code ran: the sandbox's fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,31 +25,19 @@ class Ending:
 class ForkServer:
     """A running zygote and its current child, always one that waits for a job or works on it."""
 
-    def __init__(self, limits: Limits, max_tier: int, scratch: str | None, pool: socket.socket) -> None:
-        """Start the process and its first child.
+    def __init__(self, zygote: Zygote, pool: socket.socket) -> None:
+        """Start the first child.
 
         Args:
-            limits: What one program may use.
-            max_tier: Use no higher tier.
-            scratch: An empty folder for programs, used where there is no private /tmp.
+            zygote: A zygote that has just been started.
             pool: The grader's own channel; when it hangs up, there is nobody to work for.
 
         Raises:
-            ZygoteError: If it does not come up.
+            ZygoteError: If the zygote does not come up.
         """
         self.pool = pool
-        self._control, theirs = socket.socketpair()
-        config = json.dumps({"limits": asdict(limits), "max_tier": max_tier, "scratch": scratch})
-        # Standard error is the worker's log; a child gives it up before candidate code runs.
-        self._process = subprocess.Popen(
-            python_command("codegym.judge.zygote", str(theirs.fileno()), config),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=environment(),
-            cwd="/",
-            pass_fds=[theirs.fileno()],
-        )
-        theirs.close()
+        self._zygote = zygote
+        self._control = zygote.control
         hello = self._report()
         self.tier: int = hello["tier"]
         self.missing: str = hello["missing"]
@@ -63,7 +46,7 @@ class ForkServer:
     def _report(self) -> Any:
         data = receive_frame(self._control)
         if data is None:
-            raise ZygoteError(f"the zygote ended with status {self._process.wait()}")
+            raise ZygoteError(f"the zygote {self._zygote.ending()}")
         return json.loads(data)
 
     def _fork(self, command: bytes) -> None:
@@ -79,7 +62,7 @@ class ForkServer:
         Raises:
             ZygoteError: If the child or the zygote is gone.
         """
-        pid: int = self._report()["pid"]
+        pid = self._zygote.visible_pid(self._report()["pid"])
         nonce = secrets.token_hex(8)
         data = frame(join([json.dumps(header | {"nonce": nonce}).encode(), source, calls]))
         try:
@@ -106,6 +89,4 @@ class ForkServer:
     def close(self) -> None:
         """End the zygote and its child."""
         self.channel.close()
-        self._control.close()
-        self._process.kill()
-        self._process.wait()
+        self._zygote.close()

@@ -13,12 +13,14 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from codegym.judge.forkserver import ForkServer
 from codegym.judge.grading import Grader
 from codegym.judge.jail import Limits
 from codegym.judge.run import PoolGoneError
 from codegym.judge.scratch import remove_folder
+from codegym.judge.start import ContainedZygote, LocalZygote, Zygote
 from codegym.judge.wire import frame, receive_frame, split
 
 _MEMORY_BYTES = 2 * 2**30
@@ -31,10 +33,8 @@ def main() -> None:
     # Ctrl-C goes to the whole terminal; the pool alone decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits = Limits(**config["limits"])
-    program_scratch = Path(config["scratch"], "program")
-    program_scratch.mkdir(mode=0o700)
     try:
-        server = ForkServer(limits, config["max_tier"], str(program_scratch), control)
+        server = ForkServer(_start_zygote(config), control)
         _protect()
         control.sendall(frame(json.dumps({"tier": server.tier, "missing": server.missing}).encode()))
         grader = Grader(server, limits)
@@ -47,6 +47,15 @@ def main() -> None:
         # The pool cleans up too, unless it is the one that was killed.
         with suppress(FileNotFoundError):
             remove_folder(config["scratch"])
+
+
+def _start_zygote(config: dict[str, Any]) -> Zygote:
+    settings = {"limits": config["limits"], "max_tier": config["max_tier"]}
+    if config["listener"] is not None:
+        return ContainedZygote(config["listener"], settings)
+    scratch = Path(config["scratch"], "program")
+    scratch.mkdir(mode=0o700)
+    return LocalZygote(settings | {"scratch": str(scratch)})
 
 
 def _protect() -> None:

@@ -4,7 +4,8 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -93,7 +94,7 @@ class LocalJudge:
         self._numbers = itertools.count()
         self._closed = False
         self._lock = threading.Condition()
-        self._crew = Crew()
+        self._crew = Crew(self._worker_starter())
         self._finalizer = weakref.finalize(self, Crew.disband, self._crew)
         if min_tier:
             self._release(self._lease(1))
@@ -130,6 +131,10 @@ class LocalJudge:
             self._release(workers)
         return batch.done
 
+    def _worker_starter(self) -> Callable[[], Worker]:
+        """Return what starts a worker; it must not hold on to the judge, or that would never end."""
+        return partial(Worker, self._limits, self._max_tier)
+
     def _lease(self, wanted: int) -> list[Worker]:
         """Take up to `wanted` idle workers, at least one; start those that are missing."""
         with self._lock:
@@ -141,7 +146,7 @@ class LocalJudge:
             count = min(wanted, len(self._crew.idle) + self._size - self._crew.size)
             taken = [self._crew.idle.pop() for _ in range(min(count, len(self._crew.idle)))]
             self._crew.busy.update(taken)
-            new = [self._crew.hire(self._limits, self._max_tier) for _ in range(count - len(taken))]
+            new = [self._crew.hire() for _ in range(count - len(taken))]
         workers = taken + new
         try:
             return [self._ready(worker) for worker in workers]
@@ -171,8 +176,13 @@ class LocalJudge:
         self._ledger.count_restart()
         with self._lock:
             self._crew.dismiss(worker)
-            new = self._crew.hire(self._limits, self._max_tier)
-        return self._ready(new)
+            new = self._crew.hire()
+        try:
+            return self._ready(new)
+        except BaseException:
+            # The batch does not know it yet, and nobody else would give it back.
+            self._release([new])
+            raise
 
     def _release(self, workers: list[Worker]) -> None:
         with self._lock:

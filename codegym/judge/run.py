@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from codegym.judge.codec import MAX_BYTES
-from codegym.judge.forkserver import Ending, ForkServer, ZygoteError
+from codegym.judge.forkserver import Ending, ForkServer
 from codegym.judge.jail import Limits
 from codegym.judge.protocol import READY
+from codegym.judge.start import ZygoteError
 from codegym.judge.wire import FrameError, frame, join, receive_exactly, receive_frame, split
 from codegym.verdict import Verdict
 
@@ -218,8 +219,8 @@ def _explain(ending: Ending, limits: Limits) -> tuple[Verdict, str]:
 
 
 def process_cpu_s(pid: int) -> float:
-    """Return another process's CPU seconds; 0 where the system does not tell."""
-    if sys.platform != "linux":
+    """Return another process's CPU seconds; 0 where the system does not tell, or the number is 0."""
+    if sys.platform != "linux" or pid == 0:
         return 0.0
     try:
         # The kernel's encoding of a CPU clock: the inverted number, then the kind "scheduler time".

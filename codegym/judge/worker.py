@@ -27,21 +27,37 @@ class WorkerDiedError(Exception):
 class Worker:
     """One grader process; jobs go in, judgements come out in the same order."""
 
-    def __init__(self, limits: Limits, max_tier: int) -> None:
-        """Start the process without waiting for it."""
+    def __init__(
+        self,
+        limits: Limits,
+        max_tier: int,
+        *,
+        scratch: str | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Start the process without waiting for it.
+
+        Args:
+            limits: What one program may use.
+            max_tier: Use no higher tier.
+            scratch: A folder from `make_folder`, by default a new one; removed with the worker.
+            listener: Where to await a zygote from a container; by default the grader starts its own.
+        """
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(_START_S)
-        self._scratch = make_folder()
-        config = json.dumps({"limits": asdict(limits), "max_tier": max_tier, "scratch": self._scratch})
+        self._scratch = scratch or make_folder()
+        passed = [theirs.fileno()] + ([listener.fileno()] if listener else [])
+        config = {"limits": asdict(limits), "max_tier": max_tier, "scratch": self._scratch}
+        config["listener"] = listener.fileno() if listener else None
         self._process = subprocess.Popen(
-            python_command("codegym.judge.grader", str(theirs.fileno()), config),
+            python_command("codegym.judge.grader", str(theirs.fileno()), json.dumps(config)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
             env=environment(),
             cwd="/",
-            pass_fds=[theirs.fileno()],
+            pass_fds=passed,
             start_new_session=True,
         )
         theirs.close()

@@ -14,6 +14,8 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
+from typing import Any
 
 from codegym.judge import candidate
 from codegym.judge.jail import Jail, Limits
@@ -35,11 +37,21 @@ _DESCRIPTORS = 4096
 
 def main() -> None:
     """Serve until the grader hangs up. Arguments: control descriptor, JSON configuration."""
+    run(int(sys.argv[1]), json.loads(sys.argv[2]))
+
+
+def run(descriptor: int, config: dict[str, Any]) -> None:
+    """Serve until the grader hangs up.
+
+    Args:
+        descriptor: The grader's channel.
+        config: Limits, highest tier and scratch folder of the jail.
+    """
     # On number 3, where a child puts its own channel in its place.
-    os.dup2(int(sys.argv[1]), _CHANNEL, inheritable=False)
-    os.close(int(sys.argv[1]))
+    if descriptor != _CHANNEL:
+        os.dup2(descriptor, _CHANNEL, inheritable=False)
+        os.close(descriptor)
     control = socket.socket(fileno=_CHANNEL)
-    config = json.loads(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _WARM_MODULES.split():
         importlib.import_module(name)
@@ -105,6 +117,8 @@ def _end(child: int, grace_s: float) -> dict[str, float]:
         except (ProcessLookupError, PermissionError):
             continue
     _, status, usage = os.wait4(child, 0)
+    if os.getpid() == 1:
+        _end_orphans()
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "status": status,
@@ -112,6 +126,14 @@ def _end(child: int, grace_s: float) -> dict[str, float]:
         "peak_bytes": peak,
         "lingered": lingered,
     }
+
+
+def _end_orphans() -> None:
+    """End whoever else is in a container of which this is the first process."""
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.wait()
 
 
 def _become_candidate(jail: Jail, descriptor: int) -> None:
