@@ -4,21 +4,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from codegym.table import check_name
+
+CALL_COMPARISONS = {
+    "exact": "by value and type",
+    "equal": "as == has it, with tuples as lists: for expectations that come from JSON",
+}
+"""How a call test compares what the program returns with what is expected."""
+
+OUTPUT_COMPARISONS = {
+    "lines": "line by line; space at line ends and blank last lines aside",
+    "decimals": "line by line without outer space; a line of decimal numbers by their exact values",
+    "numbers": "lines that are not blank, word by word; fractions within 1e-5, absolute or relative",
+    "tokens": "word by word, whatever the lines and the case; fractions as for numbers",
+}
+"""How a stdio test compares what the program prints with what is expected."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallTest:
-    """Call the entry point with plain data and compare what it returns, by value and type."""
+    """Call the entry point with plain data and compare what it returns, by one of `CALL_COMPARISONS`.
+
+    Raises:
+        UnknownNameError: If there is no such comparison.
+    """
 
     args: tuple[Any, ...]
     expected: Any
+    comparison: str = "exact"
+
+    def __post_init__(self) -> None:
+        check_name(self.comparison, CALL_COMPARISONS, "comparison of values")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StdioTest:
-    """Run the program with `stdin` and compare its whole standard output with `stdout`."""
+    """Run the program with `stdin`; compare all it prints with `stdout`, by one of `OUTPUT_COMPARISONS`.
+
+    Raises:
+        UnknownNameError: If there is no such comparison.
+    """
 
     stdin: str
     stdout: str
+    comparison: str = "lines"
+
+    def __post_init__(self) -> None:
+        check_name(self.comparison, OUTPUT_COMPARISONS, "comparison of outputs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +73,8 @@ class Task:
     Attributes:
         task_id: Unique within its source, for example "HumanEval/0".
         prompt: What the agent sees first. Ends with a newline if it is code.
-        entry_point: The function that the tests call; None for programs that read stdin.
+        entry_point: The function that the tests call, or "Class.method" for a method of an instance that is
+            made for each call; None for programs that read stdin.
         tests: Hidden checks; a task without any cannot be judged.
         split: "train", "validation" or "test".
         reference: A right completion, the lines an agent would write after the prompt, or None.

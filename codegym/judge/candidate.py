@@ -78,13 +78,18 @@ def _load(source: bytes, entry: str) -> tuple[Any, bytes | None]:
         return None, _failure(error, kind="syntax")
     try:
         exec(code, module.__dict__)  # noqa: S102
-        return module.__dict__[entry] if entry in module.__dict__ else _missing(entry), None
+        return _entry_point(module.__dict__, entry), None
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures too
         return None, _failure(error)
 
 
-def _missing(entry: str) -> Any:
-    raise NameError(f"name {entry!r} is not defined")
+def _entry_point(names: dict[str, Any], entry: str) -> Any:
+    """Return the function; for "Class.method" one that makes an instance for each call, as LeetCode does."""
+    name, _, method = entry.partition(".")
+    if name not in names:
+        raise NameError(f"name {name!r} is not defined")
+    owner = names[name]
+    return (lambda *args, **kwargs: getattr(owner(), method)(*args, **kwargs)) if method else owner
 
 
 def _answer(function: Any, line: bytes) -> bytes:

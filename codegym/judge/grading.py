@@ -90,7 +90,7 @@ class Grader:
                 stop = _stopped_by(run.wait_loaded)
                 for outcome in self._grade_calls(answers, tests, stop):
                     outcomes.append(outcome)
-                if stop is None:
+                if stop is None and len(outcomes) < len(tests):
                     for outcome in run_assertions(run, tests.prompt, tests.entry, tests.assertions):
                         outcomes.append(outcome)
             except Stopped as error:
@@ -123,9 +123,9 @@ class Grader:
     def _judge_stdio(self, budget: Budget, source: bytes, tests: Sequence[Sequence[str]]) -> list[Outcome]:
         """Return the outcomes of the stdio tests; each runs in a process of its own, all on one budget."""
         outcomes: list[Outcome] = []
-        for standard_in, expected in tests:
+        for test in tests:
             try:
-                outcomes.append(self._judge_one_stdio(budget, source, standard_in, expected))
+                outcomes.append(self._judge_one_stdio(budget, source, *test))
             except Stopped as error:
                 outcome = Outcome(verdict=error.verdict, message=error.message)
                 if error.verdict is Verdict.TIME_LIMIT:
@@ -133,7 +133,9 @@ class Grader:
                 outcomes.append(outcome)
         return outcomes
 
-    def _judge_one_stdio(self, budget: Budget, source: bytes, standard_in: str, expected: str) -> Outcome:
+    def _judge_one_stdio(
+        self, budget: Budget, source: bytes, standard_in: str, expected: str, comparison: str
+    ) -> Outcome:
         with _file(standard_in.encode("utf-8", "surrogatepass")) as given, _file() as output:
             run = Run(self._server, budget, {"mode": "stdio"}, source, files=[given, output])
             try:
@@ -151,7 +153,7 @@ class Grader:
                 raise Stopped(Verdict.OUTPUT_LIMIT, "too much output")
             if ending != [b"V"]:
                 return _load_failure(ending[0] if ending else b"")
-            if same_output(_read(output), expected.encode("utf-8", "surrogatepass")):
+            if same_output(_read(output), expected.encode("utf-8", "surrogatepass"), comparison):
                 return Outcome(verdict=Verdict.PASSED)
             return Outcome(verdict=Verdict.WRONG_ANSWER, message="wrong output")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from codegym.errors import TaskError
 from codegym.judge.codec import CodecError, encode
+from codegym.judge.outcome import expectation
 from codegym.judge.wire import frame, join
 from codegym.task import AssertionTest, CallTest, StdioTest, Task
 
@@ -89,14 +90,14 @@ def pack_task(task: Task) -> PackedTask:
         _check_assertion(task, test)
     try:
         lines = b"\n".join(encode([list(test.args), {}]) for test in calls)
-        expected = b"\n".join(encode(test.expected) for test in calls)
+        expected = b"\n".join(expectation(test.expected, test.comparison) for test in calls)
     except CodecError as error:
         raise TaskError(f"task {task.task_id!r} has a call test that is not plain data: {error}") from error
     parts = (
         lines,
         expected,
         json.dumps([test.code for test in assertions]).encode(),
-        json.dumps([[test.stdin, test.stdout] for test in stdio]).encode(),
+        json.dumps([[test.stdin, test.stdout, test.comparison] for test in stdio]).encode(),
         # Only assertion tests use the prompt's helpers; without it, equal programs are equal jobs.
         task.prompt.encode("utf-8", "surrogatepass") if assertions and task.prompt_is_code else b"",
     )

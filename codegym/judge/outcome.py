@@ -1,10 +1,19 @@
 """From answer lines to outcomes of tests; the only place where a value is called right."""
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from codegym.judge.codec import CodecError, decode
+from codegym.judge.codec import CodecError, decode, encode
 from codegym.verdict import Verdict
+
+# No canonical text begins with it.
+_EQUAL_MARK = b"~"
+_FRACTION_TOLERANCE = 1e-5
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,6})?", re.IGNORECASE)
+_INTEGER = re.compile(rb"[+-]?\d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +64,26 @@ def read_failure(line: bytes) -> Failure:
     return Failure(kind=fields[0], type_name=fields[1], text=fields[2], line=number)
 
 
+def expectation(value: Any, comparison: str) -> bytes:
+    """Return the line that `grade_answer` takes: what is expected, and how to compare with it.
+
+    Raises:
+        CodecError: If the value is not plain data.
+    """
+    return (_EQUAL_MARK if comparison == "equal" else b"") + encode(value)
+
+
 def grade_answer(line: bytes, expected: bytes) -> Outcome:
-    """Compare an answer line with the text of the expected value, by value and type."""
+    """Compare an answer line with an expectation."""
+    lenient = expected[:1] == _EQUAL_MARK
+    expected = expected[1:] if lenient else expected
     # Equal canonical text is the same value of the same type: no need to build it.
     if line[:1] == b"V" and line[1:] == expected:
         return Outcome(verdict=Verdict.PASSED)
     try:
         if line[:1] != b"V":
             return read_failure(line).outcome()
-        right = same(decode(line[1:]), decode(expected))
+        right = (equal if lenient else same)(decode(line[1:]), decode(expected))
     except (CodecError, MemoryError) as error:
         return Outcome(verdict=Verdict.TAMPERED, message=f"an answer that is no answer: {error}")
     return (
@@ -88,6 +108,19 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right or (left != left and right != right))
 
 
+def equal(left: Any, right: Any) -> bool:
+    """Whether two plain values are equal as JSON and == have it: tuples are lists, and 1 == 1.0 == True."""
+    return bool(_listed(left) == _listed(right))
+
+
+def _listed(value: Any) -> Any:
+    if type(value) in (list, tuple):
+        return [_listed(item) for item in value]
+    if type(value) is dict:
+        return {key: _listed(item) for key, item in value.items()}
+    return value
+
+
 def _same_dict(left: dict[Any, Any], right: dict[Any, Any]) -> bool:
     if len(left) != len(right):
         return False
@@ -104,9 +137,50 @@ def _same_set(left: Any, right: Any) -> bool:
     return all(member in members and same(member, members[member]) for member in left)
 
 
-def same_output(actual: bytes, expected: bytes) -> bool:
-    """Whether two texts agree as online judges see it: space at line ends and blank last lines aside."""
-    return _lines(actual) == _lines(expected)
+def same_output(actual: bytes, expected: bytes, comparison: str = "lines") -> bool:
+    """Whether two texts agree, by one of `codegym.task.OUTPUT_COMPARISONS`."""
+    if _lines(actual) == _lines(expected):
+        return True
+    if comparison == "decimals":
+        return _agree(actual.strip().split(b"\n"), expected.strip().split(b"\n"), _same_decimals)
+    if comparison == "numbers":
+        return _agree(_filled_lines(actual), _filled_lines(expected), _same_words)
+    return comparison == "tokens" and _same_words(actual.lower(), expected.lower())
+
+
+def _agree(left: Sequence[bytes], right: Sequence[bytes], same_part: Callable[[bytes, bytes], bool]) -> bool:
+    return len(left) == len(right) and all(map(same_part, left, right))
+
+
+def _same_decimals(left: bytes, right: bytes) -> bool:
+    return left.strip() == right.strip() or _agree(left.split(), right.split(), _same_decimal)
+
+
+def _same_decimal(left: bytes, right: bytes) -> bool:
+    return bool(
+        _NUMBER.fullmatch(left)
+        and _NUMBER.fullmatch(right)
+        and Decimal(left.decode()) == Decimal(right.decode())
+    )
+
+
+def _same_words(left: bytes, right: bytes) -> bool:
+    return _agree(left.split(), right.split(), _same_word)
+
+
+def _same_word(left: bytes, right: bytes) -> bool:
+    """Whether two words are equal, or numbers of the same value; fractions to the tolerance."""
+    if left == right or _same_decimal(left, right):
+        return True
+    if not (_NUMBER.fullmatch(left) and _NUMBER.fullmatch(right)):
+        return False
+    if _INTEGER.fullmatch(left) and _INTEGER.fullmatch(right):
+        return False
+    return abs(float(left) - float(right)) <= _FRACTION_TOLERANCE * max(1.0, abs(float(right)))
+
+
+def _filled_lines(text: bytes) -> list[bytes]:
+    return [line for line in text.split(b"\n") if line.strip()]
 
 
 def _lines(text: bytes) -> list[bytes]:
