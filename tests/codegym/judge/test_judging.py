@@ -294,3 +294,15 @@ def test_messages_are_one_bounded_printable_line(judge):
     assert message.startswith("ValueError")
     assert message.isprintable()
     assert len(message) <= 300
+
+
+def test_a_module_that_does_not_load_fails_every_kind_of_test_once(judge):
+    tests = (
+        AssertionTest(code="assert f(1) == 1"),
+        StdioTest(stdin="", stdout="3\n"),
+        CallTest(args=(1,), expected=1),
+    )
+    task = Task(task_id="mixed", prompt="", entry_point="f", tests=tests)
+    broken, right = judge.judge([(task, "print(3)\n1 / 0\n"), (task, "print(3)\ndef f(x):\n    return x\n")])
+    assert (broken.verdict, broken.results) == (Verdict.RUNTIME_ERROR, (False, False, False))
+    assert (right.verdict, right.results) == (Verdict.PASSED, (True, True, True))
