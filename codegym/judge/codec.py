@@ -4,10 +4,12 @@ Never pickle: the bytes come from an untrusted process. A value is one line of J
 it), so messages are split by lines. Equal text means equal value *and* type, which lets the grader accept a
 right answer without decoding it. Plain: None, bool, int, float, complex, str (lone surrogates too), bytes,
 list, tuple, set, frozenset, dict, range and a few builtin types. Instances of their subclasses are sent as
-the plain value. Sizes are bounded in bytes, nodes and depth.
+the plain value, and NumPy's scalars and arrays as what `tolist` makes of them: numbers and nested lists.
+Sizes are bounded in bytes, nodes and depth.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -121,6 +123,12 @@ def _plain_rare(value: Any, kind: type, depth: int) -> Any:
     for base in _BASES:
         if isinstance(value, base):
             return _plain(base(value), depth + 1)
+    # Whoever holds such a value has loaded NumPy; this side need not.
+    if (numpy := sys.modules.get("numpy")) and isinstance(value, (numpy.ndarray, numpy.generic)):
+        plain = value.tolist()
+        # Types that Python lacks, as long double, stay what they are.
+        if type(plain) is not kind:
+            return _plain(plain, depth + 1)
     raise CodecError(f"{kind.__name__} is not plain data")
 
 

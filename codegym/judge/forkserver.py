@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from codegym.judge.cgroup import Group
 from codegym.judge.protocol import HUNG_UP, NEXT
 from codegym.judge.start import Zygote, ZygoteError
 from codegym.judge.wire import frame, join, receive_frame
@@ -14,23 +15,25 @@ from codegym.judge.wire import frame, join, receive_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a child ended: wait status, CPU seconds, peak memory."""
+    """How a child ended: wait status, CPU seconds, peak memory, whether the kernel killed it for memory."""
 
     status: int
     cpu_s: float
     peak_bytes: int
     lingered: bool
+    out_of_memory: bool = False
 
 
 class ForkServer:
     """A running zygote and its current child, always one that waits for a job or works on it."""
 
-    def __init__(self, zygote: Zygote, pool: socket.socket) -> None:
+    def __init__(self, zygote: Zygote, pool: socket.socket, group: Group | None = None) -> None:
         """Start the first child.
 
         Args:
             zygote: A zygote that has just been started.
             pool: The grader's own channel; when it hangs up, there is nobody to work for.
+            group: The cgroup v2 group that it was told to put children into.
 
         Raises:
             ZygoteError: If the zygote does not come up.
@@ -38,7 +41,10 @@ class ForkServer:
         self.pool = pool
         self._zygote = zygote
         self._control = zygote.control
+        self._group = group
         hello = self._report()
+        if "error" in hello:
+            raise ZygoteError(hello["error"])
         self.tier: int = hello["tier"]
         self.missing: str = hello["missing"]
         self._fork(NEXT)
@@ -82,7 +88,7 @@ class ForkServer:
         """End the current child, which hung up, and return how; then let the zygote fork the next one."""
         self.channel.close()
         self._control.sendall(HUNG_UP)
-        ending = Ending(**self._report())
+        ending = Ending(**self._report(), out_of_memory=bool(self._group and self._group.out_of_memory()))
         self._fork(NEXT)
         return ending
 

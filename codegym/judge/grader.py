@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from codegym.judge.cgroup import Group
 from codegym.judge.forkserver import ForkServer
 from codegym.judge.grading import Grader
 from codegym.judge.jail import Limits
@@ -33,8 +34,9 @@ def main() -> None:
     # Ctrl-C goes to the whole terminal; the pool alone decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits = Limits(**config["limits"])
+    group = Group(Path(config["group"])) if config["group"] else None
     try:
-        server = ForkServer(_start_zygote(config), control)
+        server = ForkServer(_start_zygote(config), control, group)
         _protect()
         control.sendall(frame(json.dumps({"tier": server.tier, "missing": server.missing}).encode()))
         grader = Grader(server, limits)
@@ -47,6 +49,9 @@ def main() -> None:
         # The pool cleans up too, unless it is the one that was killed.
         with suppress(FileNotFoundError):
             remove_folder(config["scratch"])
+        if group:
+            with suppress(OSError):
+                group.remove()
 
 
 def _start_zygote(config: dict[str, Any]) -> Zygote:
@@ -55,7 +60,7 @@ def _start_zygote(config: dict[str, Any]) -> Zygote:
         return ContainedZygote(config["listener"], settings)
     scratch = Path(config["scratch"], "program")
     scratch.mkdir(mode=0o700)
-    return LocalZygote(settings | {"scratch": str(scratch)})
+    return LocalZygote(settings | {"scratch": str(scratch), "group": config["group"]})
 
 
 def _protect() -> None:

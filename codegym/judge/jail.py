@@ -5,6 +5,7 @@
 | 0 | resource limits and a session of its own: portable, no defence against hostile code |
 | 1 | no_new_privs, seccomp, Landlock, no capabilities: no processes, signals, sockets or foreign files |
 | 2 | user, network, IPC, UTS and mount namespaces per worker, a PID namespace per program, private /tmp |
+| 3 | a cgroup v2 group per worker: memory and tasks summed over all that a program does |
 """
 
 import math
@@ -13,12 +14,13 @@ import resource
 import signal
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from codegym.judge.scratch import remove_folder
 
-HIGHEST_TIER = 2
+HIGHEST_TIER = 3
 _OPEN_FILES = 128
 _SCRATCH_BYTES = 32 * 2**20
 
@@ -32,36 +34,51 @@ class Limits:
         memory_bytes: Address space on top of what the bare interpreter has.
         output_bytes: Size of any file it writes, its captured output included.
         threads: Whether it may start threads.
+        imports: Modules that are not in the standard library but loaded for it.
+        import_paths: Where to find them.
     """
 
     cpu_s: float
     memory_bytes: int
     output_bytes: int
     threads: bool = False
+    imports: Sequence[str] = ()
+    import_paths: Sequence[str] = ()
 
 
 class Jail:
     """Prepared once by the zygote, entered by every child."""
 
-    def __init__(self, limits: Limits, max_tier: int, scratch: str | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        max_tier: int,
+        scratch: str | None = None,
+        group: str | None = None,
+        packages: Sequence[Path] = (),
+    ) -> None:
         """Prepare the best tier up to `max_tier`.
 
         Args:
             limits: What one program may use.
             max_tier: Use no higher tier.
             scratch: An empty folder for the program, used where there is no private /tmp.
+            group: The cgroup v2 group for programs, where there is one.
+            packages: What may be read beside the standard library.
         """
         self.limits = limits
         self.tier = 0
         self.missing = ""
         self._scratch = scratch
         self._private_scratch = False
+        self._packages = packages
+        self._group: int | None = None
         if max_tier >= 1:
-            self._prepare_linux(max_tier)
+            self._prepare_linux(max_tier, group)
         self._enter_scratch()
         self._limit_resources()
 
-    def _prepare_linux(self, max_tier: int) -> None:
+    def _prepare_linux(self, max_tier: int, group: str | None) -> None:
         if sys.platform != "linux":
             self.missing = f"tier 1 needs Linux, this is {sys.platform}"
             return
@@ -74,27 +91,46 @@ class Jail:
             self.missing = "tier 1 needs Landlock (Linux 5.13 and not disabled at boot)"
             return
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        self._readable = landlock.open_paths(landlock.readable_paths())
+        self._readable = landlock.open_paths([*landlock.readable_paths(), *self._packages])
         namespaces = max_tier >= 2 and self._enter_namespaces()
         if not namespaces:
             linux.drop_capabilities()
         self._ruleset = landlock.Ruleset(self._readable, self._scratch)
         self._filter = seccomp.build(architecture, own_pid_namespace=namespaces, threads=self.limits.threads)
         self.tier = 2 if namespaces else 1
+        if namespaces and group is not None and self._join_group(group):
+            self.tier = 3
 
     def _enter_namespaces(self) -> bool:
         from codegym.judge import namespaces
 
         try:
             namespaces.enter()
-            if _hidden_by_tmp():
-                raise OSError("Python itself lies below /tmp")
-            namespaces.mount_scratch("/tmp", _SCRATCH_BYTES)
+            if not _needed_below_tmp(self._packages):
+                self._scratch = "/tmp"
+            if self._scratch is None:
+                raise OSError("Python lies below /tmp, and there is no other scratch folder")
+            namespaces.mount_scratch(self._scratch, _SCRATCH_BYTES)
         except OSError as error:
             self.missing = f"tier 2 needs unprivileged user namespaces: {error}"
             return False
-        self._scratch = "/tmp"
         self._private_scratch = True
+        return True
+
+    def _join_group(self, group: str) -> bool:
+        """Let children be born into a group; whether the kernel agrees is tried once."""
+        from codegym.judge import namespaces
+
+        self._group = os.open(group, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if (child := namespaces.fork(self._group)) == 0:
+                os._exit(0)
+        except OSError as error:
+            self.missing = f"tier 3 needs programs born into a cgroup v2 group: {error}"
+            os.close(self._group)
+            self._group = None
+            return False
+        os.waitpid(child, 0)
         return True
 
     def _enter_scratch(self) -> None:
@@ -123,7 +159,7 @@ class Jail:
             return os.fork()
         from codegym.judge import namespaces
 
-        return namespaces.fork()
+        return namespaces.fork(self._group)
 
     def enter(self) -> None:
         """Confine this process, a fresh child, for good.
@@ -182,7 +218,7 @@ def _lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _hidden_by_tmp() -> bool:
-    """Whether a private /tmp would hide the standard library or this program."""
-    roots = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sys.base_prefix]
-    return any(Path(root).resolve().is_relative_to("/tmp") for root in roots)
+def _needed_below_tmp(packages: Sequence[Path]) -> bool:
+    """Whether a private /tmp would hide what programs import."""
+    python = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sys.base_prefix]
+    return any(root.resolve().is_relative_to("/tmp") for root in [*map(Path, python), *packages])

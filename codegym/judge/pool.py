@@ -16,6 +16,7 @@ from codegym.judge.crew import Crew
 from codegym.judge.jail import HIGHEST_TIER, Limits
 from codegym.judge.jobs import PackedJob
 from codegym.judge.ledger import JudgeStatistics, Ledger
+from codegym.judge.packages import locate
 from codegym.judge.run import WALL_EXTRA_S, WALL_FACTOR
 from codegym.judge.worker import Worker, WorkerDiedError
 from codegym.task import CallTest, Task
@@ -52,6 +53,7 @@ class LocalJudge:
         memory_limit_mb: int = 1024,
         output_limit_mb: int = 16,
         threads: bool = False,
+        imports: Sequence[str] = (),
         min_tier: int | None = None,
         max_tier: int | None = None,
         cache: bool = True,
@@ -65,12 +67,14 @@ class LocalJudge:
             memory_limit_mb: Address space that a program may add to the bare interpreter's.
             output_limit_mb: Size of a program's output, or of any file it writes.
             threads: Whether programs may start threads.
+            imports: Installed packages that programs may import, such as "numpy". They are loaded once per
+                worker, so each program costs more to start: about 1 ms for numpy.
             min_tier: Refuse to run with less isolation; checked at once.
             max_tier: Use no more isolation than this; for tests and measurements.
             cache: Whether equal programs with equal tests are judged only once.
 
         Raises:
-            ValueError: If an option is out of range.
+            ValueError: If an option is out of range, or a package of `imports` is not installed.
             SandboxError: If this machine does not offer `min_tier`.
         """
         _check_positive(workers=workers, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb)
@@ -84,6 +88,8 @@ class LocalJudge:
             memory_bytes=memory_limit_mb * 2**20,
             output_bytes=output_limit_mb * 2**20,
             threads=threads,
+            imports=tuple(imports),
+            import_paths=locate(imports),
         )
         self._size = workers or os.cpu_count() or 1
         self._min_tier = min_tier or 0

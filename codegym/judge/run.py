@@ -210,6 +210,8 @@ def _explain(ending: Ending, limits: Limits) -> tuple[Verdict, str]:
         return Verdict.TAMPERED, "the program closed the judge's channel"
     if os.WIFSIGNALED(ending.status):
         number = os.WTERMSIG(ending.status)
+        if ending.out_of_memory:
+            return Verdict.MEMORY_LIMIT, f"killed for memory, at {ending.peak_bytes >> 20} MiB"
         if number in (signal.SIGKILL, signal.SIGXCPU) and ending.cpu_s >= limits.cpu_s:
             return Verdict.TIME_LIMIT, f"used more than {limits.cpu_s:g} s of CPU time"
         if number == signal.SIGKILL or ending.peak_bytes > 0.9 * limits.memory_bytes:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from codegym.judge.cgroup import OwnedGroup, make_group
 from codegym.judge.jail import Limits
 from codegym.judge.protocol import environment, python_command
 from codegym.judge.scratch import make_folder, remove_folder
@@ -50,6 +51,8 @@ class Worker:
         passed = [theirs.fileno()] + ([listener.fileno()] if listener else [])
         config = {"limits": asdict(limits), "max_tier": max_tier, "scratch": self._scratch}
         config["listener"] = listener.fileno() if listener else None
+        self._group, self._no_group = _make_group(limits) if max_tier >= 3 and not listener else (None, "")
+        config["group"] = str(self._group.path) if self._group else None
         self._process = subprocess.Popen(
             python_command("codegym.judge.grader", str(theirs.fileno()), json.dumps(config)),
             stdin=subprocess.DEVNULL,
@@ -79,7 +82,7 @@ class Worker:
         """
         if self.tier < 0:
             hello = self.receive()
-            self.tier, self.missing = hello["tier"], hello["missing"]
+            self.tier, self.missing = hello["tier"], hello["missing"] or self._no_group
 
     def send(self, job: bytes) -> None:
         """Queue a job.
@@ -123,6 +126,10 @@ class Worker:
             self._process.kill()
         self._process.wait()
         self._log.close()
+        if self._group:
+            # Otherwise whoever makes the next group removes it.
+            with suppress(OSError):
+                self._group.remove()
         # The grader may have been first.
         with suppress(FileNotFoundError):
             remove_folder(self._scratch)
@@ -131,5 +138,21 @@ class Worker:
         """Let go of another process's worker without disturbing it."""
         self.channel.close()
         self._log.close()
+        if self._group:
+            self._group.abandon()
         # Not our child: there is nothing to wait for.
         self._process.returncode = 0
+
+
+def _make_group(limits: Limits) -> tuple[OwnedGroup | None, str]:
+    """Make a cgroup v2 group for programs, or say what is missing."""
+    try:
+        group = make_group()
+    except OSError as error:
+        return None, f"tier 3 needs a place for cgroup v2 groups: {error}"
+    try:
+        group.limit(memory_bytes=limits.memory_bytes, threads=limits.threads)
+    except OSError as error:
+        group.remove()
+        return None, f"tier 3 needs the limits of cgroup v2 groups: {error}"
+    return group, ""

@@ -19,6 +19,7 @@ from typing import Any
 
 from codegym.judge import candidate
 from codegym.judge.jail import Jail, Limits
+from codegym.judge.packages import PackageError, load
 from codegym.judge.protocol import HUNG_UP, NEXT, READY
 from codegym.judge.wire import frame
 
@@ -55,7 +56,13 @@ def run(descriptor: int, config: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _WARM_MODULES.split():
         importlib.import_module(name)
-    jail = Jail(Limits(**config["limits"]), config["max_tier"], config["scratch"])
+    limits = Limits(**config["limits"])
+    try:
+        packages = load(limits.imports, limits.import_paths)
+    except PackageError as error:
+        _report(control, {"error": str(error)})
+        return
+    jail = Jail(limits, config["max_tier"], config["scratch"], config.get("group"), packages)
     _protect()
     gc.collect()
     gc.freeze()
