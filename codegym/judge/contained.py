@@ -12,26 +12,22 @@ import sysconfig
 from codegym.judge import zygote
 from codegym.judge.wire import receive_frame
 
-_SCRATCH = "/tmp/program"
-
 
 def main() -> None:
-    """Serve until the grader hangs up, or not at all if it does not answer. Argument: the socket's path."""
+    """Serve until the grader hangs up. Arguments: the socket's path, the scratch folder to make."""
+    path, scratch = sys.argv[1:]
     channel = socket.socket(socket.AF_UNIX)
-    channel.connect(sys.argv[1])
+    channel.connect(path)
     greeting, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
     settings = receive_frame(channel) if greeting else None
     if settings is None:
         return
+    # The worker's log, as a local zygote inherits it.
     os.dup2(descriptors[0], 2)
     os.close(descriptors[0])
-    os.mkdir(_SCRATCH, 0o700)
-    zygote.run(channel.detach(), _at_home(json.loads(settings)))
-
-
-def _at_home(settings: dict[str, object]) -> dict[str, object]:
-    """Return the settings with this container's folders: packages are those of its image."""
-    limits = settings["limits"]
-    if isinstance(limits, dict) and "import_paths" in limits:
-        limits["import_paths"] = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
-    return settings | {"scratch": _SCRATCH}
+    os.mkdir(scratch, 0o700)
+    config = json.loads(settings) | {"scratch": scratch}
+    if config["limits"].get("import_paths"):
+        # The grader's folders are not here; the image has its own.
+        config["limits"]["import_paths"] = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    zygote.run(channel.detach(), config)

@@ -11,9 +11,13 @@ from codegym.judge.protocol import FIXED_ENVIRONMENT, PACKAGE, python_command
 LABEL = "codegym.judge"
 """Label of every container; its value is the process number of the judge's process."""
 
+SOCKET = "zygote"
+"""Name of the socket in the folder from `listen`."""
+
 _NOBODY = 65534
 _FOLDER, _MEETING = "/codegym", "/meeting"
-_SOCKET = "zygote"
+# Folders that podman makes writable even where the root is read-only.
+_UNUSED = ("/dev/shm", "/run", "/var/tmp")
 # On top of one program's memory: the zygote, and what programs keep in scratch files.
 _OWN_MEMORY_BYTES = 256 * 2**20
 _SCRATCH_MIB = 32
@@ -32,9 +36,8 @@ def container_options(limits: Limits, *, image: str, runtime: str | None, meetin
         meeting: The folder from `listen`.
     """
     memory = limits.memory_bytes + _OWN_MEMORY_BYTES
-    command = python_command(
-        "codegym.judge.contained", f"{_MEETING}/{_SOCKET}", python="python3", folder=_FOLDER
-    )
+    arguments = (f"{_MEETING}/{SOCKET}", "/tmp/program")
+    command = python_command("codegym.judge.contained", *arguments, python="python3", folder=_FOLDER)
     return {
         "image": image,
         "runtime": runtime,
@@ -46,7 +49,8 @@ def container_options(limits: Limits, *, image: str, runtime: str | None, meetin
         "network_mode": "none",
         "ipc_mode": "none",
         "read_only": True,
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,noexec,mode=1777,size={_SCRATCH_MIB}m"},
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,noexec,mode=1777,size={_SCRATCH_MIB}m"}
+        | dict.fromkeys(_UNUSED, "ro,nosuid,nodev,noexec,size=4k"),
         "mounts": [_mount(PACKAGE, f"{_FOLDER}/judge"), _mount(meeting, _MEETING)],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
@@ -85,7 +89,7 @@ def listen(scratch: str) -> tuple[Path, socket.socket]:
     meeting.mkdir()
     meeting.chmod(0o711)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(meeting / _SOCKET))
-    (meeting / _SOCKET).chmod(0o666)
+    listener.bind(str(meeting / SOCKET))
+    (meeting / SOCKET).chmod(0o666)
     listener.listen(1)
     return meeting, listener

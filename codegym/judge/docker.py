@@ -5,6 +5,7 @@ worker; programs are forked inside it, since a container each would cost most of
 """
 
 import logging
+import os
 import select
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,9 @@ from codegym.judge.worker import Worker
 
 DEFAULT_IMAGE = "python:3.12-slim"
 _LOOK_S = 1.0
+_GRACE_S = 5.0
 _CONFLICT = 409
+_ENGINE_ERRORS = (DockerException, RequestException)
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +46,17 @@ class Engine:
 
     @contextmanager
     def _client(self, purpose: str) -> Iterator[Any]:
+        where = self._base_url or os.environ.get("DOCKER_HOST") or "the default address"
         try:
             client = docker.DockerClient(self._base_url) if self._base_url else docker.from_env()
-            try:
-                yield client
-            finally:
-                client.close()
-        except (DockerException, RequestException) as error:
-            where = self._base_url or "the environment's address or the default one"
+        except _ENGINE_ERRORS as error:
+            raise SandboxError(f"no Docker engine answers at {where}: {error}") from error
+        try:
+            yield client
+        except _ENGINE_ERRORS as error:
             raise SandboxError(f"the Docker engine at {where} cannot {purpose}: {error}") from error
+        finally:
+            client.close()
 
     def provide(self, image: str) -> None:
         """Pull an image unless it is there.
@@ -75,8 +80,9 @@ class Engine:
         with self._client("start a container") as client:
             container = client.containers.create(**options)
             try:
+                _check_runtime(options["runtime"], container.attrs["HostConfig"]["Runtime"])
                 container.start()
-            except APIError:
+            except BaseException:
                 container.remove(force=True)
                 raise
             identity: str = container.id
@@ -109,6 +115,12 @@ class Engine:
                     raise
 
 
+def _check_runtime(wanted: str | None, found: str) -> None:
+    """Podman takes any name without a word, and runs what its own configuration says."""
+    if wanted is not None and found != wanted:
+        raise SandboxError(f"the Docker engine runs containers with {found!r}, not with {wanted!r} as asked")
+
+
 class ContainerWorker(Worker):
     """A grader on this side, its zygote in a container."""
 
@@ -134,13 +146,17 @@ class ContainerWorker(Worker):
             SandboxError: If there is no container for it.
         """
         container = self._container.result()
-        while not select.select([self.channel], [], [], _LOOK_S)[0]:
-            if not self._engine.runs(container):
+        while not self._speaks(_LOOK_S):
+            # If it did call in and then ended, the grader is about to say why.
+            if not self._engine.runs(container) and not self._speaks(_GRACE_S):
                 raise SandboxError(
                     f"the container ended before it called in: the image {self._image!r} must have a "
                     "`python3` of at least 3.11 in its path, and the engine must be on this machine"
                 )
         super().wait_started()
+
+    def _speaks(self, timeout_s: float) -> bool:
+        return bool(select.select([self.channel], [], [], timeout_s)[0])
 
     def close(self) -> None:
         """End the container and the grader."""
