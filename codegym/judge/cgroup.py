@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 _PREFIX = "codegym-"
 _CONTROLLERS = {"memory", "pids"}
-# What a program copies of its fork server's memory and what the kernel needs for it.
-_INTERPRETER_BYTES = 64 * 2**20
+# What a program copies of its fork server's memory, and what the kernel needs for it: 2 MiB for most.
+_INTERPRETER_BYTES = 32 * 2**20
 _THREADS = 256
 _REMOVE_S = 2.0
 

@@ -87,8 +87,11 @@ class Jail:
         if (architecture := seccomp.architecture()) is None:
             self.missing = f"tier 1 has no system call table for {os.uname().machine}"
             return
+        if not seccomp.is_available():
+            self.missing = "tier 1 needs seccomp filters, which this kernel or an outer sandbox refuses"
+            return
         if not landlock.abi_version():
-            self.missing = "tier 1 needs Landlock (Linux 5.13 and not disabled at boot)"
+            self.missing = "tier 1 needs Landlock (Linux 5.13, not disabled at boot or by an outer sandbox)"
             return
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         self._readable = landlock.open_paths([*landlock.readable_paths(), *self._packages])

@@ -16,6 +16,7 @@ from codegym.judge import linux, syscalls
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_FILTER_MODE = 2
 _X32_BIT = 0x40000000
 _CLONE_THREAD = 0x00010000
 
@@ -99,6 +100,15 @@ def _search(steps: list[tuple[int, int]]) -> list[bytes]:
     return [_statement(_AT_LEAST, steps[middle][0], len(below), 0), *below, *above]
 
 
+def is_available() -> bool:
+    """Whether the kernel takes filters: it then looks for one where there is none."""
+    try:
+        linux.prctl(linux.PR_SET_SECCOMP, _FILTER_MODE)
+    except OSError as error:
+        return error.errno == errno.EFAULT
+    return False
+
+
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
@@ -110,7 +120,7 @@ def install(code: bytes) -> None:
         OSError: If the kernel refuses.
     """
     program = _Program(len(code) // 8, code)
-    linux.prctl(linux.PR_SET_SECCOMP, 2, ctypes.byref(program))
+    linux.prctl(linux.PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(program))
 
 
 def architecture() -> Architecture | None:

@@ -267,11 +267,12 @@ CORPUS = [
         name,
         id=f"{tier}-{group}-{name}",
         # Running into limits takes time and differs little between the tiers.
-        marks=[pytest.mark.slow] if (tier, group) == (1, "resource") else [],
+        marks=[pytest.mark.slow] if tier == 3 or (tier, group) == (1, "resource") else [],
     )
-    for tier in (1, 2)
+    for tier in (1, 2, 3)
     for group, programs in GROUPS.items()
     for name in programs
+    if tier < 3 or group in ("resource", "process", "persistence")
 ]
 EXPECTED = {
     "endless loop on import": Verdict.TIME_LIMIT,
@@ -299,7 +300,7 @@ def judges():
     """One judge per tier, with one worker, so that every attack precedes what follows on the same processes."""
     os.environ["CODEGYM_TEST_SECRET"] = "SECRET"
     options = {"workers": 1, "time_limit_s": LIMIT_S, "memory_limit_mb": 96, "cache": False}
-    made = {tier: LocalJudge(max_tier=tier, **options) for tier in (1, 2)}
+    made = {tier: LocalJudge(max_tier=tier, **options) for tier in (1, 2, 3)}
     for judge in made.values():
         judge.judge([(TASK, RIGHT)])
     yield made
@@ -315,14 +316,37 @@ def hardened(judges, tier):
     return judges[tier]
 
 
+def judge_in_time(judge, task, program, extra_s=0.5):
+    """Judge a program that is not to pass, and see the call return within the limit and half a second.
+
+    On a loaded machine it may be late, though not each of three times by more than the load explains.
+    """
+    late = []
+    while len(late) < 3:
+        started = time.monotonic()
+        attack = judge.judge([(task, program)])[0]
+        seconds = time.monotonic() - started
+        assert attack.verdict is not Verdict.PASSED
+        assert attack.wall_s <= seconds
+        if seconds < LIMIT_S + extra_s or seconds < (LIMIT_S + extra_s) * load():
+            return attack
+        late.append(round(seconds, 2))
+    pytest.fail(f"returned after {late} s at a limit of {LIMIT_S} s")
+
+
+def load():
+    """How many times its CPU time a busy process takes right now."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() < cpu + 0.03:
+        pass
+    return (time.perf_counter() - wall) / 0.03
+
+
 @pytest.mark.parametrize(("tier", "group", "name"), CORPUS)
 def test_an_attack_never_passes_and_the_next_verdicts_are_right(hardened, tier, group, name):
     program = GROUPS[group][name]
     restarts = hardened.statistics.restarts
-    started = time.monotonic()
-    attack = hardened.judge([(TASK, program)])[0]
-    seconds = time.monotonic() - started
-    assert attack.verdict is not Verdict.PASSED
+    attack = judge_in_time(hardened, TASK, program)
     if group == "persistence":
         # Only a second run could find what the first one left.
         assert hardened.judge([(TASK, program)])[0].verdict is not Verdict.PASSED
@@ -331,7 +355,6 @@ def test_an_attack_never_passes_and_the_next_verdicts_are_right(hardened, tier, 
         assert attack.verdict is EXPECTED[name], attack
     assert (right.verdict, right.results) == (Verdict.PASSED, (True,) * 4)
     assert (wrong.verdict, wrong.results) == (Verdict.WRONG_ANSWER, (False, True, True, False))
-    assert seconds < 5 * LIMIT_S + 3.0
     assert hardened.statistics.restarts == restarts
 
 
@@ -368,8 +391,9 @@ PROXIED += [*WALKS.items(), *HOSTILE_VALUES.items()]
 )
 def test_an_attack_on_assertion_tests_never_passes(hardened, tier, name, program):
     restarts = hardened.statistics.restarts
-    attack, right, wrong = hardened.judge([(ASSERTIONS, text) for text in (program, RIGHT, WRONG)])
-    assert attack.verdict is not Verdict.PASSED
+    # The tests' own work on a hostile value is bounded for itself.
+    judge_in_time(hardened, ASSERTIONS, program, extra_s=1.0 if name == "endless range" else 0.5)
+    right, wrong = hardened.judge([(ASSERTIONS, text) for text in (RIGHT, WRONG)])
     assert right.verdict is Verdict.PASSED
     assert (wrong.verdict, wrong.results) == (Verdict.WRONG_ANSWER, (False, False, False))
     assert hardened.statistics.restarts == restarts
