@@ -165,7 +165,8 @@ class ContainerWorker(Worker):
             try:
                 self._engine.remove(self._container.result())
             except SandboxError as error:
-                _log.warning("a container is left to end by itself: %s", error)
+                # Not the error itself: log records are kept, and would keep its open sockets.
+                _log.warning("a container is left to end by itself: %s", str(error))
 
 
 class DockerJudge(LocalJudge):
