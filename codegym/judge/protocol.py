@@ -14,8 +14,10 @@ child, which hung up, finish ending, and report how it ended."""
 PACKAGE = Path(__file__).parent
 """The only folder that a worker's processes need beside the standard library."""
 
-FIXED_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LANG": "C.UTF-8"}
-"""The same hashes and texts everywhere."""
+FIXED_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LANG": "C.UTF-8"} | {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")
+}
+"""The same hashes and texts everywhere; numerical libraries without threads, which no fork survives."""
 
 # Stands in for the two packages without running their __init__, which imports numpy and gymnasium.
 _BOOT = """
