@@ -83,7 +83,7 @@ class Engine:
                 _check_runtime(options["runtime"], container.attrs["HostConfig"]["Runtime"])
                 container.start()
             except BaseException:
-                container.remove(force=True)
+                _remove(client, container.id)
                 raise
             identity: str = container.id
             return identity
@@ -107,12 +107,16 @@ class Engine:
             SandboxError: If the engine does not answer.
         """
         with self._client("remove a container") as client:
-            try:
-                client.api.remove_container(identity, force=True)
-            except APIError as error:
-                # It ended by itself, and is removed already or just now.
-                if not isinstance(error, NotFound) and error.status_code != _CONFLICT:
-                    raise
+            _remove(client, identity)
+
+
+def _remove(client: Any, identity: str) -> None:
+    try:
+        client.api.remove_container(identity, force=True)
+    except APIError as error:
+        # It ended by itself, and is removed already or just now.
+        if not isinstance(error, NotFound) and error.status_code != _CONFLICT:
+            raise
 
 
 def _check_runtime(wanted: str | None, found: str) -> None:
@@ -160,13 +164,14 @@ class ContainerWorker(Worker):
 
     def close(self) -> None:
         """End the container and the grader."""
-        super().close()
+        # Not before it has started: podman would make the folders to be mounted anew.
         if self._container.exception() is None:
             try:
                 self._engine.remove(self._container.result())
             except SandboxError as error:
                 # Not the error itself: log records are kept, and would keep its open sockets.
                 _log.warning("a container is left to end by itself: %s", str(error))
+        super().close()
 
 
 class DockerJudge(LocalJudge):
