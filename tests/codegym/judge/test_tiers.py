@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,20 +53,17 @@ task = Task(task_id="t", prompt="", entry_point="f", tests=(CallTest(args=(3,), 
 programs = ["def f(x): return x * x", "def f(x): return x", "import os\\ndef f(x): os._exit(0)"]
 with LocalJudge(workers=1) as judge:
     judgements = judge.judge([(task, program) for program in programs])
-refusals = {}
-for wanted in range(judgements[0].tier + 1, 4):
-    try:
-        LocalJudge(workers=1, min_tier=wanted).close()
-    except SandboxError as error:
-        refusals[wanted] = str(error)
-if judgements[0].tier:
-    LocalJudge(workers=1, min_tier=judgements[0].tier).close()
-print(json.dumps([judgements[0].tier, [judgement.verdict.value for judgement in judgements], refusals]))
+refusal = ""
+try:
+    LocalJudge(workers=1, min_tier=judge.tier + 1 if judge.tier < 3 else 3).close()
+except SandboxError as error:
+    refusal = str(error)
+print(json.dumps([judgements[0].tier, [judgement.verdict.value for judgement in judgements], refusal]))
 """
 
 
 def judged_without(*, call="", argument=-1, code=0, personality=0):
-    """Return tier, verdicts of a right, a wrong and a leaving program, refusals of higher tiers."""
+    """Return tier, verdicts of a right, a wrong and a leaving program, refusal of the next higher tier."""
     arguments = [CALLS.get(call, -1), argument, code, personality]
     command = [sys.executable, "-c", HARNESS, str(ROOT), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
@@ -96,20 +94,17 @@ def judged_without(*, call="", argument=-1, code=0, personality=0):
     ids=["seccomp denied", "no seccomp", "old kernel", "Landlock off", "processor", "unshare", "mount"],
 )
 def test_what_is_taken_away_is_missing_by_name_and_refused(taken, tier, reason):
-    found, verdicts, refusals = judged_without(**taken)
+    found, verdicts, refusal = judged_without(**taken)
     assert found == tier
     assert verdicts == ["passed", "wrong_answer", "runtime_error"]
-    assert sorted(refusals) == [str(wanted) for wanted in range(tier + 1, 4)]
-    for wanted, refusal in refusals.items():
-        assert refusal.startswith(f"tier {wanted} wanted, {tier} found: {reason.partition('.*')[0]}")
-        assert reason.rpartition(".*")[2] in refusal
+    assert re.match(f"tier {tier + 1} wanted, {tier} found: {reason}", refusal)
 
 
 def test_with_nothing_taken_away_no_tier_below_is_refused():
-    found, verdicts, refusals = judged_without()
+    found, verdicts, refusal = judged_without()
     assert found >= 1
     assert verdicts == ["passed", "wrong_answer", "runtime_error"]
-    assert all(int(wanted) > found for wanted in refusals)
+    assert bool(refusal) is (found < 3)
 
 
 # Landlock's ABI: (rights over files, rights over the network, scopes, bytes of the structure).
