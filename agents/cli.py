@@ -15,7 +15,7 @@ COMMANDS = {
 SUMMARY = {
     "psgpo": "run the whole method: SFT, RL baseline, labels, PRM, PSGPO, oracle, evaluation, report",
     "judge": "judge files against a task's tests",
-    "tasks": "list task sources, or show a task with its tests",
+    "tasks": "list task sources, count the tasks of one, or show a task with its tests",
 }
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -9,6 +9,7 @@ from codegym.table import check_name
 CALL_COMPARISONS = {
     "exact": "by value and type",
     "equal": "as == has it, with tuples as lists: for expectations that come from JSON",
+    "boxed": "equal to what is expected, a list of one item, or to that item: some data sets box outputs",
 }
 """How a call test compares what the program returns with what is expected."""
 

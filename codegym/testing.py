@@ -3,6 +3,8 @@
 The checks raise AssertionError, so they read as tests do; run them over your own judge or reward scheme.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -16,7 +18,8 @@ from codegym.episode import Episode
 from codegym.errors import TaskError
 from codegym.judge import Job, Judge
 from codegym.rewards import RewardScheme
-from codegym.task import CallTest, Task
+from codegym.task import CallTest, StdioTest, Task
+from codegym.tasks.prompts import is_python
 from codegym.verdict import Judgement, Verdict
 
 DOUBLE = Task(
@@ -150,6 +153,58 @@ def check_reward_scheme(scheme: RewardScheme) -> None:
         f"a failing program earns {max(failing):g}, a passing one only {min(passing):g}",
     )
     _require(scheme.credit([]) == [] and len(scheme.step([])) == 0, "an empty batch must give nothing")
+
+
+def check_task_source(tasks: Sequence[Task], judge: Judge | None = None, *, n_references: int = 8) -> None:
+    """Check that the tasks of a source can be trained on.
+
+    Ids are unique; there are tests, and a name for those that call one; the prompt is a text that a program
+    can begin with; metadata is JSON. With a judge, an evenly spread sample of the references passes all
+    tests, and an empty completion of the same tasks does not.
+
+    Args:
+        tasks: What the source loads.
+        judge: Judges the sample.
+        n_references: Size of the sample.
+
+    Raises:
+        AssertionError: If one of these does not hold; the message names the task.
+    """
+    _require(len(tasks) > 0, "there are no tasks")
+    name, count = Counter(task.task_id for task in tasks).most_common(1)[0]
+    _require(count == 1, f"{count} tasks have the id {name!r}")
+    for task in tasks:
+        _check_task(task)
+    if judge is None:
+        return
+    known = [task for task in tasks if task.reference is not None]
+    sample = known[:: max(1, -(-len(known) // n_references))]
+    right = judge.judge([(task, task.assemble(task.reference or "")) for task in sample])
+    empty = judge.judge([(task, task.assemble("")) for task in sample])
+    for task, reference, nothing in zip(sample, right, empty, strict=True):
+        told = f"{reference.verdict} ({reference.message})"
+        _require(reference.passed, f"the reference of {task.task_id!r} gave {told}")
+        _require(not nothing.passed, f"an empty completion passes {task.task_id!r}")
+
+
+def _check_task(task: Task) -> None:
+    told = f"task {task.task_id!r}"
+    _require(bool(task.tests), f"{told} has no tests")
+    calls = any(not isinstance(test, StdioTest) for test in task.tests)
+    _require(bool(task.entry_point) or not calls, f"{told} has tests that call, but no entry point")
+    _require(bool(task.prompt.strip()), f"{told} has an empty prompt")
+    try:
+        task.prompt.encode()
+        metadata = json.loads(json.dumps(dict(task.metadata), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{told}: prompt or metadata is not plain text or JSON ({error})") from error
+    _require(metadata == task.metadata, f"{told}: metadata does not survive JSON: {task.metadata!r}")
+    if task.prompt_is_code:
+        _require(task.prompt.endswith("\n"), f"{told}: a prompt that is code must end with a newline")
+    # A prompt may stop in the middle of a function, whose body is then missing.
+    begun = [task.assemble(body) for body in ("", "    pass\n")] if task.reference is None else []
+    parses = any(map(is_python, begun or [task.assemble(task.reference or "")]))
+    _require(parses, f"{told}: prompt and completion are not Python")
 
 
 def _check_streaming(scheme: RewardScheme, episode: Episode) -> None:

@@ -52,19 +52,24 @@ def main(argv: Sequence[str]) -> int:
     return 0 if all(judgement.passed for judgement in judgements) else 1
 
 
-def find_task(task_id: str) -> Task:
-    """The task of that id, looked up in the source its first part names.
+def find_task(task_id: str, source: str | None = None, **options: Any) -> Task:
+    """The task of that id, looked up in a source.
+
+    Args:
+        task_id: Its id.
+        source: Name of the task source; by default the first part of the id.
+        options: Arguments of `load_tasks`.
 
     Raises:
         UnknownNameError: If no source has that name.
         TaskError: If the source has no such task.
     """
-    name = task_id.split("/")[0].lower()
+    name = source or task_id.split("/")[0].lower()
     check_name(name, TASK_SOURCES, "task source")
-    if name in FINDERS:
+    if name in FINDERS and not options:
         task: Task = resolve(FINDERS, name, "task source")(task_id)
         return task
-    for task in load_tasks(name):
+    for task in load_tasks(name, **options):
         if task.task_id == task_id:
             return task
     raise TaskError(f"task source {name!r} has no task {task_id!r}")

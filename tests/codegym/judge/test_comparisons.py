@@ -57,6 +57,30 @@ def test_equal_still_tells_different_values_apart(answer, expected):
     assert grade_answer(line, expectation(expected, "equal")).verdict is Verdict.WRONG_ANSWER
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ([3], [3], True),
+        (3, [3], True),
+        ((3.0,), [3], True),
+        ((1, 2), [[1, 2]], True),
+        ([[3]], [3], False),
+        (3, [[3]], False),
+        (1, [1, 2], False),
+        ([], [], True),
+        (None, [], False),
+        (None, [None], True),
+        ("a", "a", True),
+        ("a", ["a"], True),
+        (3, 3, True),
+        ([3], 3, False),
+    ],
+)
+def test_boxed_takes_the_only_item_for_its_list(answer, expected, right):
+    verdict = grade_answer(b"V" + encode(answer), expectation(expected, "boxed")).verdict
+    assert verdict is (Verdict.PASSED if right else Verdict.WRONG_ANSWER)
+
+
 def test_an_exact_expectation_is_the_canonical_text_and_an_equal_one_is_marked():
     assert expectation([1], "exact") == encode([1])
     assert expectation([1], "equal") != encode([1])
@@ -128,7 +152,7 @@ def test_the_judge_compares_calls_as_the_test_says(judge, comparison):
     tests = tuple(CallTest(args=(n,), expected=[n, [n]], comparison=comparison) for n in (1, 2))
     task = Task(task_id="pair", prompt="", entry_point="f", tests=tests)
     judgement = judge.judge([(task, "def f(n):\n    return (n, (n,)) if n == 1 else [n, [n]]\n")])[0]
-    assert judgement.results == (comparison == "equal", True)
+    assert judgement.results == (comparison != "exact", True)
 
 
 def test_tests_of_different_comparisons_mix_in_one_task(judge):
@@ -154,7 +178,7 @@ def test_equal_programs_with_other_comparisons_are_other_jobs(judge):
         )
         for comparison in CALL_COMPARISONS
     ]
-    assert [j.passed for j in judge.judge([(task, program) for task in tasks])] == [False, True]
+    assert [j.passed for j in judge.judge([(task, program) for task in tasks])] == [False, True, True]
 
 
 SOLUTION = Task(
