@@ -11,7 +11,11 @@ from codegym.verdict import Judgement
 Job: TypeAlias = tuple[Task, str]
 """A task and the whole module to judge against its tests."""
 
-JUDGES = {"local": "codegym.judge.pool:LocalJudge", "docker": "codegym.judge.docker:DockerJudge"}
+JUDGES = {
+    "local": "codegym.judge.pool:LocalJudge",
+    "docker": "codegym.judge.docker:DockerJudge",
+    "ray": "codegym.judge.ray:RayJudge",
+}
 
 
 @runtime_checkable

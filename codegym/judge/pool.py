@@ -77,11 +77,14 @@ class LocalJudge:
             ValueError: If an option is out of range, or a package of `imports` is not installed.
             SandboxError: If this machine does not offer `min_tier`.
         """
-        _check_positive(workers=workers, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb)
-        _check_positive(output_limit_mb=output_limit_mb)
-        for name, tier in (("min_tier", min_tier), ("max_tier", max_tier)):
-            if tier is not None and tier not in range(4):
-                raise ValueError(f"{name} must be 0, 1, 2 or 3, got {tier!r}")
+        check_options(
+            workers=workers,
+            time_limit_s=time_limit_s,
+            memory_limit_mb=memory_limit_mb,
+            output_limit_mb=output_limit_mb,
+            min_tier=min_tier,
+            max_tier=max_tier,
+        )
         self.tier = -1
         self._limits = Limits(
             cpu_s=float(time_limit_s),
@@ -219,7 +222,15 @@ class LocalJudge:
         self.close()
 
 
-def _check_positive(**options: float | None) -> None:
-    for name, value in options.items():
+def check_options(*, min_tier: int | None, max_tier: int | None, **positive: float | None) -> None:
+    """Check the options that judges share.
+
+    Raises:
+        ValueError: If one is out of range; names it.
+    """
+    for name, value in positive.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, got {value!r}")
+    for name, tier in (("min_tier", min_tier), ("max_tier", max_tier)):
+        if tier is not None and tier not in range(4):
+            raise ValueError(f"{name} must be 0, 1, 2 or 3, got {tier!r}")
