@@ -6,30 +6,23 @@ The checks raise AssertionError, so they read as tests do; run them over your ow
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codegym.episode import Episode
-from codegym.errors import TaskError
+from codegym.errors import SandboxError, TaskError
 from codegym.judge import Job, Judge
+from codegym.judge.conformance import DOUBLE as DOUBLE
+from codegym.judge.conformance import check_judge as check_judge
+from codegym.judge.conformance import require as _require
 from codegym.rewards import RewardScheme
-from codegym.task import CallTest, StdioTest, Task
+from codegym.task import StdioTest, Task
 from codegym.tasks.prompts import is_python
 from codegym.verdict import Judgement, Verdict
-
-DOUBLE = Task(
-    task_id="check/double",
-    prompt="def double(x):\n",
-    entry_point="double",
-    tests=tuple(CallTest(args=(x,), expected=2 * x) for x in (0, 3, -5)),
-    reference="    y = x + x\n    return y\n",
-)
-"""The task of the checks: small enough to know every verdict by heart."""
 
 
 class ScriptedJudge:
@@ -46,6 +39,8 @@ class ScriptedJudge:
 
     def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
         """Return what `decide` says, in order; `batches` keeps every call's jobs."""
+        if self.closed:
+            raise SandboxError("this judge is closed")
         for task, _ in jobs:
             if not task.tests:
                 raise TaskError(f"task {task.task_id!r} has no tests")
@@ -86,38 +81,6 @@ def judgement(task: Task, n_passed: int, verdict: Verdict | None = None) -> Judg
     if verdict is None:
         verdict = Verdict.PASSED if n_passed == total else Verdict.WRONG_ANSWER
     return Judgement(verdict=verdict, results=tuple(index < n_passed for index in range(total)))
-
-
-def check_judge(judge: Judge) -> None:
-    """Check that a judge tells right, wrong, raising, endless and unparsable programs apart, in order.
-
-    Raises:
-        AssertionError: If it does not; the message names the program and what came back.
-    """
-    T, F = True, False  # noqa: N806 - a table reads better with short words
-    table: list[tuple[str, str, Verdict, tuple[bool, ...]]] = [
-        ("right", "    return x + x\n", Verdict.PASSED, (T, T, T)),
-        ("wrong", "    return x * x\n", Verdict.WRONG_ANSWER, (T, F, F)),
-        ("raising", "    return 6 // (x - x)\n", Verdict.RUNTIME_ERROR, (F, F, F)),
-        ("endless", "    while True:\n        pass\n", Verdict.TIME_LIMIT, (F, F, F)),
-        ("unparsable", "    return (x +\n", Verdict.SYNTAX_ERROR, (F, F, F)),
-        ("empty", "", Verdict.SYNTAX_ERROR, (F, F, F)),
-        ("exiting", "    raise SystemExit(0)\n", Verdict.RUNTIME_ERROR, (F, F, F)),
-        ("right again", "    return 2 * x\n", Verdict.PASSED, (T, T, T)),
-    ]
-    found = judge.judge([(DOUBLE, DOUBLE.assemble(completion)) for _, completion, _, _ in table])
-    _require(len(found) == len(table), f"{len(table)} jobs gave {len(found)} judgements")
-    for (name, _, verdict, results), result in zip(table, found, strict=True):
-        _require(
-            (result.verdict, result.results) == (verdict, results),
-            f"the {name} program must be {verdict} {results}, got {result.verdict} {result.results}",
-        )
-    _require(judge.judge([]) == [], "an empty batch must give an empty list")
-    try:
-        judge.judge([(replace(DOUBLE, tests=()), DOUBLE.assemble("    return x\n"))])
-    except TaskError:
-        return
-    raise AssertionError("a task without tests must raise TaskError")
 
 
 def check_reward_scheme(scheme: RewardScheme) -> None:
@@ -233,8 +196,3 @@ def _episodes() -> Iterator[Episode]:
 
 def _passed(episode: Episode) -> bool:
     return episode.judgement is not None and episode.judgement.passed
-
-
-def _require(condition: Any, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
