@@ -16,8 +16,8 @@ CALL_COMPARISONS = {
 OUTPUT_COMPARISONS = {
     "lines": "line by line; space at line ends and blank last lines aside",
     "decimals": "line by line without outer space; a line of decimal numbers by their exact values",
-    "numbers": "lines that are not blank, word by word; fractions within 1e-5, absolute or relative",
-    "tokens": "word by word, whatever the lines and the case; fractions as for numbers",
+    "numbers": "lines that are not blank, word by word; fractions within 1e-5 of their value",
+    "tokens": "word by word, whatever the lines and the case; fractions within 1e-5",
 }
 """How a stdio test compares what the program prints with what is expected."""
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from codegym.judge.codec import CodecError, decode, encode
@@ -11,7 +12,6 @@ from codegym.verdict import Verdict
 
 # First byte of an expectation that is not "exact"; no canonical text begins with one of them.
 _MARKS = {"exact": b"", "equal": b"~", "boxed": b"?"}
-_FRACTION_TOLERANCE = 1e-5
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,6})?", re.IGNORECASE)
 _INTEGER = re.compile(rb"[+-]?\d+")
 
@@ -151,8 +151,10 @@ def same_output(actual: bytes, expected: bytes, comparison: str = "lines") -> bo
     if comparison == "decimals":
         return _agree(actual.strip().split(b"\n"), expected.strip().split(b"\n"), _same_decimals)
     if comparison == "numbers":
-        return _agree(_filled_lines(actual), _filled_lines(expected), _same_words)
-    return comparison == "tokens" and _same_words(actual.lower(), expected.lower())
+        # The tolerances of APPS, which are those of numpy.allclose.
+        same_words = partial(_same_words, absolute=1e-8, relative=1e-5)
+        return _agree(_filled_lines(actual), _filled_lines(expected), same_words)
+    return comparison == "tokens" and _same_words(actual.lower(), expected.lower(), absolute=1e-5)
 
 
 def _agree(left: Sequence[bytes], right: Sequence[bytes], same_part: Callable[[bytes, bytes], bool]) -> bool:
@@ -171,19 +173,20 @@ def _same_decimal(left: bytes, right: bytes) -> bool:
     )
 
 
-def _same_words(left: bytes, right: bytes) -> bool:
-    return _agree(left.split(), right.split(), _same_word)
+def _same_words(left: bytes, right: bytes, *, absolute: float, relative: float = 0.0) -> bool:
+    same_word = partial(_same_word, absolute=absolute, relative=relative)
+    return _agree(left.split(), right.split(), same_word)
 
 
-def _same_word(left: bytes, right: bytes) -> bool:
-    """Whether two words are equal, or numbers of the same value; fractions to the tolerance."""
+def _same_word(left: bytes, right: bytes, *, absolute: float, relative: float) -> bool:
+    """Whether two words are equal, or numbers of the same value; fractions to a tolerance."""
     if left == right or _same_decimal(left, right):
         return True
     if not (_NUMBER.fullmatch(left) and _NUMBER.fullmatch(right)):
         return False
     if _INTEGER.fullmatch(left) and _INTEGER.fullmatch(right):
         return False
-    return abs(float(left) - float(right)) <= _FRACTION_TOLERANCE * max(1.0, abs(float(right)))
+    return abs(float(left) - float(right)) <= absolute + relative * abs(float(right))
 
 
 def _filled_lines(text: bytes) -> list[bytes]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from codegym.task import Task
 from codegym.tasks.contests import input_output_task
-from codegym.tasks.rows import Row, files_of, read_files, select_tasks
+from codegym.tasks.rows import Row, files_of, read_files
+from codegym.tasks.selection import select_tasks
 
 LICENCE = "MIT"
 

@@ -14,7 +14,8 @@ from typing import Any
 from codegym.task import StdioTest, Task
 from codegym.tasks.contests import first_python, longest
 from codegym.tasks.prompts import problem_prompt
-from codegym.tasks.rows import Row, files_of, read_files, select_tasks, shown
+from codegym.tasks.rows import Row, files_of, read_files, shown
+from codegym.tasks.selection import select_tasks
 
 LICENCE = "CC BY 4.0"
 # The numbers of contest_problem.proto.

@@ -12,8 +12,8 @@ def input_output_task(row: Row, *, task_id: str, licence: str, max_tests: int | 
     """Make a task of a row as APPS and TACO have it: question, input_output, solutions, starter_code.
 
     `input_output` is JSON: inputs, outputs, and for tests by call fn_name. Values of calls are compared as
-    `equal`, printed text as `numbers` (see `codegym.task`); both take a subset of what the collections' own
-    runner takes, which also lets the words of a line, and the lines, come in any order.
+    `equal` or `boxed`, printed text as `numbers` (see `codegym.task`). The collections' own runners take some
+    more: the words of a line, and the lines, in any order, and long integers to the precision of a float.
 
     Raises:
         TaskSourceError: If a field is missing or wrong.

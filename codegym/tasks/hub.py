@@ -19,7 +19,8 @@ from codegym.errors import MissingExtraError
 from codegym.table import check_name, resolve
 from codegym.task import AssertionTest, StdioTest, Task, TestCase
 from codegym.tasks.prompts import check_python, problem_prompt, whole_lines
-from codegym.tasks.rows import Row, select_tasks, split_of
+from codegym.tasks.rows import Row, split_of
+from codegym.tasks.selection import select_tasks
 
 FORMATS = {
     "apps": "codegym.tasks.apps:to_task",

@@ -11,7 +11,8 @@ from pathlib import Path
 from codegym.errors import MissingExtraError
 from codegym.task import AssertionTest, Task
 from codegym.tasks.prompts import check_python
-from codegym.tasks.rows import Row, files_of, read_files, select_tasks
+from codegym.tasks.rows import Row, files_of, read_files
+from codegym.tasks.selection import select_tasks
 
 LICENCE = "MIT"
 

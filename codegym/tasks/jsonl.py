@@ -32,7 +32,8 @@ from codegym.judge.codec import decode, encode
 from codegym.storage import write_text
 from codegym.task import AssertionTest, CallTest, StdioTest, Task, TestCase
 from codegym.tasks.prompts import check_python
-from codegym.tasks.rows import SPLITS, Row, files_of, read_files, select_tasks, shown
+from codegym.tasks.rows import SPLITS, Row, files_of, read_files, shown
+from codegym.tasks.selection import select_tasks
 
 _FIELDS = {"task_id", "prompt", "tests", "entry_point", "split", "reference", "prompt_is_code", "metadata"}
 _TEST_FIELDS = {

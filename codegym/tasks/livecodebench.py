@@ -26,7 +26,8 @@ from codegym.errors import TaskError
 from codegym.task import CallTest, StdioTest, Task, TestCase
 from codegym.tasks.contests import longest
 from codegym.tasks.prompts import entry_point, problem_prompt
-from codegym.tasks.rows import Row, files_of, parse_json, read_files, select_tasks, shown
+from codegym.tasks.rows import Row, files_of, parse_json, read_files, shown
+from codegym.tasks.selection import select_tasks
 
 MAX_UNPACKED_BYTES = 2**30
 """Private tests that unpack to more than this are refused."""

@@ -19,7 +19,8 @@ from pathlib import Path
 from codegym.errors import TaskError
 from codegym.task import AssertionTest, Task
 from codegym.tasks.prompts import check_python, docstring, one_newline, whole_lines
-from codegym.tasks.rows import Row, files_of, read_files, select_tasks
+from codegym.tasks.rows import Row, files_of, read_files
+from codegym.tasks.selection import select_tasks
 
 LICENCE = "CC BY 4.0"
 SPLITS = {

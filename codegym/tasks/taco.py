@@ -12,7 +12,8 @@ from pathlib import Path
 
 from codegym.task import Task
 from codegym.tasks.contests import input_output_task
-from codegym.tasks.rows import Row, files_of, read_files, select_tasks, shown
+from codegym.tasks.rows import Row, files_of, read_files, shown
+from codegym.tasks.selection import select_tasks
 
 LICENCE = "Apache-2.0; parts MIT, CC BY 4.0"
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegym import StdioTest, Task, TaskError, TaskSourceError, UnknownNameError, load_tasks
-from codegym.tasks.rows import Row, files_of, parse_json, read_files, select_tasks, split_of
+from codegym.tasks.rows import Row, files_of, parse_json, read_files, split_of
+from codegym.tasks.selection import select_tasks
 
 SOURCES = ("humaneval", "humaneval_plus", "mbpp", "livecodebench", "apps", "taco", "codecontests", "jsonl")
 
