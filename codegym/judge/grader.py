@@ -20,7 +20,7 @@ from codegym.judge.forkserver import ForkServer
 from codegym.judge.grading import Grader
 from codegym.judge.jail import Limits
 from codegym.judge.run import PoolGoneError
-from codegym.judge.scratch import remove_folder
+from codegym.judge.scratch import hold_folder, remove_folder
 from codegym.judge.start import ContainedZygote, LocalZygote, Zygote
 from codegym.judge.wire import frame, receive_frame, split
 
@@ -33,6 +33,7 @@ def main() -> None:
     config = json.loads(sys.argv[2])
     # Ctrl-C goes to the whole terminal; the pool alone decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hold_folder(config["scratch"])
     limits = Limits(**config["limits"])
     group = Group(Path(config["group"])) if config["group"] else None
     try:

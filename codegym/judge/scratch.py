@@ -1,15 +1,46 @@
 """Scratch folders outside of a private /tmp: where they are, and how to remove what programs leave there."""
 
+import fcntl
 import os
 import tempfile
+import time
+from contextlib import suppress
 
 # In memory where possible: some disks need milliseconds to remove a folder, and programs make thousands.
 _MEMORY = "/dev/shm"
+_PREFIX = "codegym-"
+# Long enough for whoever made a folder to start the process that holds it.
+_LEFT_BEHIND_S = 600.0
 
 
 def make_folder() -> str:
-    """Make a folder for a worker, which only this user may enter."""
-    return tempfile.mkdtemp(prefix="codegym-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+    """Make a folder for a worker, closed to other users; remove those of workers that were killed."""
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else tempfile.gettempdir()
+    _sweep(place)
+    return tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+
+
+def hold_folder(folder: str) -> None:
+    """Keep a folder from being taken for one that was left behind, as long as this process lives."""
+    fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(place: str) -> None:
+    """Remove folders of this user that nobody holds."""
+    before = time.time() - _LEFT_BEHIND_S
+    with os.scandir(place) as entries:
+        names = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
+    for path in names:
+        # Held, gone meanwhile, or of a user who would rather see something else removed.
+        with suppress(OSError):
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(folder)
+                if status.st_uid == os.geteuid() and status.st_mtime < before:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_folder(path)
+            finally:
+                os.close(folder)
 
 
 def remove_folder(folder: str) -> None:

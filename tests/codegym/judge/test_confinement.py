@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from codegym import CallTest, Task
-from codegym.judge import landlock, seccomp, syscalls
+from codegym.judge import landlock, scratch, seccomp, syscalls
 from codegym.judge.jobs import pack_task
-from codegym.judge.scratch import make_folder, remove_folder
+from codegym.judge.scratch import hold_folder, make_folder, remove_folder
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, EAGAIN, ENOSYS = (0x50000 | number for number in (errno.EPERM, errno.EAGAIN, errno.ENOSYS))
@@ -179,6 +179,32 @@ def test_a_folder_is_removed_however_deep_and_whatever_its_modes():
     remove_folder(folder)
     assert not os.path.exists(folder)
     assert os.path.exists("/")
+
+
+def test_folders_of_killed_workers_go_and_those_in_use_stay(monkeypatch, tmp_path):
+    monkeypatch.setattr(scratch, "_MEMORY", str(tmp_path))
+    left, held, fresh = make_folder(), make_folder(), make_folder()
+    os.makedirs(f"{left}/program/deep")
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    (tmp_path / "codegym-link").symlink_to(aside)
+    (tmp_path / "codegym-file").write_text("x")
+    for folder in (left, held, aside):
+        os.utime(folder, (0, 0))
+    hold_folder(held)
+    new = make_folder()
+    names = {"aside", "codegym-link", "codegym-file", *map(os.path.basename, (held, fresh, new))}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave another user's folder")
+def test_another_user_s_folder_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(scratch, "_MEMORY", str(tmp_path))
+    theirs = make_folder()
+    os.chown(theirs, 12345, 12345)
+    os.utime(theirs, (0, 0))
+    make_folder()
+    assert os.path.exists(theirs)
 
 
 def test_tests_travel_by_kind_and_remember_their_order():
