@@ -21,6 +21,7 @@ from codegym.errors import SandboxError
 from codegym.judge.container import container_options, listen
 from codegym.judge.jail import Limits
 from codegym.judge.pool import LocalJudge
+from codegym.judge.protocol import PACKAGE
 from codegym.judge.scratch import make_folder
 from codegym.judge.worker import Worker
 
@@ -155,12 +156,15 @@ class ContainerWorker(Worker):
             if not self._engine.runs(container) and not self._speaks(_GRACE_S):
                 raise SandboxError(
                     f"the container ended before it called in: the image {self._image!r} must have a "
-                    "`python3` of at least 3.11 in its path, and the engine must be on this machine"
+                    f"`python3` of at least 3.11 in its path, {PACKAGE} be readable to any user, and the "
+                    "engine run on this machine"
                 )
         super().wait_started()
 
     def _speaks(self, timeout_s: float) -> bool:
-        return bool(select.select([self.channel], [], [], timeout_s)[0])
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def close(self) -> None:
         """End the container and the grader."""
