@@ -6,6 +6,7 @@ The checks raise AssertionError, so they read as tests do; run them over your ow
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,8 @@ from codegym.judge import Job, Judge
 from codegym.judge.conformance import DOUBLE as DOUBLE
 from codegym.judge.conformance import check_judge as check_judge
 from codegym.judge.conformance import require as _require
-from codegym.rewards import RewardScheme
+from codegym.rewards import BoundedScheme, RewardScheme, is_ordered
+from codegym.rewards.settlement import settle
 from codegym.task import StdioTest, Task
 from codegym.tasks.prompts import is_python
 from codegym.verdict import Judgement, Verdict
@@ -86,8 +88,9 @@ def judgement(task: Task, n_passed: int, verdict: Verdict | None = None) -> Judg
 def check_reward_scheme(scheme: RewardScheme) -> None:
     """Check a reward scheme against every short program, verdict and kind of end.
 
-    One finite float64 per action; the same in any batch and on every call; streaming rewards finite; and no
-    failing program above a passing one.
+    One finite float64 per action; the same in any batch and on every call; streaming rewards finite; no
+    failing program above a passing one, unless the scheme's `bounds` say that it may be; returns within these
+    bounds; and parts that sum to the return.
 
     Raises:
         AssertionError: If one of these does not hold; the message names the episode.
@@ -96,25 +99,16 @@ def check_reward_scheme(scheme: RewardScheme) -> None:
     batch = scheme.credit(episodes)
     _require(len(batch) == len(episodes), f"{len(episodes)} episodes gave {len(batch)} credits")
     for episode, credit in zip(episodes, batch, strict=True):
-        told = f"{episode.lines} ({episode.judgement and episode.judgement.verdict})"
-        _require(
-            isinstance(credit, np.ndarray) and credit.dtype == np.float64,
-            f"credit must be a float64 array, got {credit!r} for {told}",
-        )
-        _require(
-            credit.shape == (episode.n_actions,),
-            f"expected one reward for each of {episode.n_actions} actions, got {credit} for {told}",
-        )
-        _require(bool(np.isfinite(credit).all()), f"credit must be finite, got {credit} for {told}")
-        alone = scheme.credit([episode])[0]
-        _require(np.allclose(alone, credit), f"in a batch {credit}, alone {alone} for {told}")
-        _check_streaming(scheme, episode)
+        _check_credit(scheme, episode, credit)
+    for lines in dict.fromkeys(episode.lines for episode in episodes):
+        _check_streaming(scheme, lines)
     passing = [credit.sum() for e, credit in zip(episodes, batch, strict=True) if _passed(e)]
     failing = [credit.sum() for e, credit in zip(episodes, batch, strict=True) if not _passed(e)]
     _require(
-        max(failing) < min(passing),
+        max(failing) < min(passing) or not is_ordered(scheme),
         f"a failing program earns {max(failing):g}, a passing one only {min(passing):g}",
     )
+    _check_returns(scheme, episodes, batch)
     _require(scheme.credit([]) == [] and len(scheme.step([])) == 0, "an empty batch must give nothing")
 
 
@@ -170,27 +164,68 @@ def _check_task(task: Task) -> None:
     _require(parses, f"{told}: prompt and completion are not Python")
 
 
-def _check_streaming(scheme: RewardScheme, episode: Episode) -> None:
-    prefixes = [Episode(task=episode.task, lines=episode.lines[:n]) for n in range(1, len(episode.lines) + 1)]
+def _check_credit(scheme: RewardScheme, episode: Episode, credit: NDArray[np.float64]) -> None:
+    told = f"{episode.lines} ({episode.judgement and episode.judgement.verdict})"
+    if not isinstance(credit, np.ndarray) or credit.dtype != np.float64:
+        raise AssertionError(f"credit must be a float64 array, got {credit!r} for {told}")
+    if credit.shape != (episode.n_actions,):
+        raise AssertionError(
+            f"expected one reward for each of {episode.n_actions} actions, got {credit} for {told}"
+        )
+    if not np.isfinite(credit).all():
+        raise AssertionError(f"credit must be finite, got {credit} for {told}")
+    if len(episode.lines) < 3:
+        alone = scheme.credit([episode])[0]
+        if not np.allclose(alone, credit):
+            raise AssertionError(f"in a batch {credit}, alone {alone} for {told}")
+
+
+def _check_streaming(scheme: RewardScheme, lines: tuple[str, ...]) -> None:
+    prefixes = [Episode(task=DOUBLE, lines=lines[:n]) for n in range(1, len(lines) + 1)]
     rewards = scheme.step(prefixes)
-    _require(
-        rewards.shape == (len(prefixes),) and bool(np.isfinite(rewards).all()),
-        f"streaming needs {len(prefixes)} finite rewards, got {rewards} for {episode.lines}",
-    )
+    if rewards.shape != (len(prefixes),) or not np.isfinite(rewards).all():
+        raise AssertionError(f"streaming needs {len(prefixes)} finite rewards, got {rewards} for {lines}")
+
+
+def _check_returns(
+    scheme: RewardScheme, episodes: Sequence[Episode], batch: Sequence[NDArray[np.float64]]
+) -> None:
+    """Compare returns with their parts, and with the scheme's bounds if it has any."""
+    returns = np.array([credit.sum() for credit in batch])
+    settlements = settle(scheme, episodes, name="rest")
+    parts = np.array([sum(settled.parts.values()) for settled in settlements])
+    totals = np.array([settled.total for settled in settlements])
+    wrong = np.flatnonzero(~(np.isclose(totals, returns) & np.isclose(parts, returns)))
+    if len(wrong):
+        index = int(wrong[0])
+        raise AssertionError(
+            f"the parts {settlements[index].parts} do not sum to the return {returns[index]:g} "
+            f"for {episodes[index].lines}"
+        )
+    if isinstance(scheme, BoundedScheme):
+        for passed in (True, False):
+            low, high = scheme.bounds(passed=passed)
+            for total in returns[[_passed(episode) == passed for episode in episodes]]:
+                _require(
+                    low - 1e-9 <= total <= high + 1e-9,
+                    f"a return of {total:g} is outside the bounds [{low:g}, {high:g}], {passed=}",
+                )
 
 
 def _episodes() -> Iterator[Episode]:
-    """Finished episodes: every program of up to 3 of these lines, passing or failing, ended or cut."""
+    """Finished episodes: every program of up to 3 of these lines, any verdict, ended or cut."""
     lines = ("    y = x + x", "    # why", "", "    return y", "    " + "y = y + 0; " * 20)
+    judgements = (
+        *(judgement(DOUBLE, n_passed) for n_passed in (0, 2, 3)),
+        *(judgement(DOUBLE, 2, verdict) for verdict in (Verdict.TIME_LIMIT, Verdict.TAMPERED)),
+        replace(judgement(DOUBLE, 0, Verdict.SYNTAX_ERROR), error_line=3),
+        replace(judgement(DOUBLE, 1, Verdict.RUNTIME_ERROR), error_line=1),
+    )
     for length in range(4):
-        for program, n_passed, ended in product(product(lines, repeat=length), (0, 2, 3), (True, False)):
+        for program, result, ended in product(product(lines, repeat=length), judgements, (True, False)):
             if program or ended:
                 yield Episode(
-                    task=DOUBLE,
-                    lines=program,
-                    terminated=ended,
-                    truncated=not ended,
-                    judgement=judgement(DOUBLE, n_passed),
+                    task=DOUBLE, lines=program, terminated=ended, truncated=not ended, judgement=result
                 )
 
 

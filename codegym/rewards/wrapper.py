@@ -7,8 +7,8 @@ from gymnasium.utils import RecordConstructorArgs
 
 from codegym.env import CodeGenEnv
 from codegym.episode import Episode
-from codegym.rewards import RewardScheme, make_scheme
-from codegym.rewards.outcome import outcome
+from codegym.rewards import RewardScheme, make_scheme, scheme_after
+from codegym.rewards.settlement import settle
 
 
 class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
@@ -16,7 +16,8 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
 
     Each line is paid as far as the scheme knows its reward while the program is being written; the last
     action settles, so that an episode's rewards sum to its hindsight credit. At the end `info` holds
-    `action_rewards` (that credit, one number per action) and `reward_parts` (the tests' part and the rest).
+    `action_rewards` (that credit, one number per action) and `reward_parts` (the return by part: those of
+    the scheme, or the tests' outcome and the rest). A scheme with a schedule moves on with every program.
 
     Args:
         env: `CodeGen-v0`, wrapped or not.
@@ -43,6 +44,7 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
             self.scheme = scheme
             self._scheme_name = type(scheme).__name__
         self._paid = 0.0
+        self._n_programs = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -50,6 +52,7 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
         """Start a program; nothing is paid yet."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._paid = 0.0
+        self.scheme = scheme_after(self.scheme, self._n_programs)
         return observation, info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -60,11 +63,9 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
             reward = float(self.scheme.step([episode])[0])
             self._paid += reward
             return observation, reward, terminated, truncated, info
-        credit = self.scheme.credit([episode])[0]
-        total = float(credit.sum())
-        parts = {"outcome": outcome(episode), self._scheme_name: total - outcome(episode)}
-        info = {**info, "action_rewards": tuple(credit.tolist()), "reward_parts": parts}
-        return observation, total - self._paid, terminated, truncated, info
+        (settled,) = settle(self.scheme, [episode], name=self._scheme_name)
+        self._n_programs += 1
+        return observation, settled.total - self._paid, terminated, truncated, {**info, **settled.info}
 
     @property
     def _episode(self) -> Episode:

@@ -13,7 +13,7 @@ from codegym import (
     UnknownNameError,
     make_judge,
 )
-from codegym.rewards.process import LINE_SCORERS
+from codegym.rewards.scoring import LINE_SCORERS
 from codegym.table import check_name, resolve
 
 TABLE = {
