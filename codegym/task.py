@@ -77,7 +77,7 @@ class Task:
         entry_point: The function that the tests call, or "Class.method" for a method of an instance that is
             made for each call; None for programs that read stdin.
         tests: Hidden checks; a task without any cannot be judged.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test"; "prompt" for few-shot examples.
         reference: A right completion, the lines an agent would write after the prompt, or None.
         prompt_is_code: Whether the judged module starts with the prompt.
         metadata: Plain JSON data: provenance, difficulty, and what a source documents.

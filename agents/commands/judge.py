@@ -27,7 +27,11 @@ class JudgeOptions:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Whole modules, or with --completion the text after the task's prompt."""
     task: str
-    """Task id, for example stepwise/test-2-12-0/17; its first part names the task source."""
+    """Task id, for example stepwise/test-2-12-0/17."""
+    source: str | None = None
+    """Task source; by default the first part of the task's id names it."""
+    path: Path | None = None
+    """The file or folder of a source that reads files."""
     completion: bool = False
     """The files hold completions: the judged module is the task's prompt and the file."""
     judge: str = "local"
@@ -42,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     if not options.files:
         raise ValueError("codegym judge needs at least one FILE")
     texts = [path.read_text(encoding="utf-8") for path in options.files]
-    task = find_task(options.task)
+    where = {"path": str(options.path)} if options.path is not None else {}
+    task = find_task(options.task, options.source, **where)
     sources = [task.assemble(text) if options.completion else text for text in texts]
     with make_judge(options.judge) as judge:
         judgements = judge.judge([(task, source) for source in sources])

@@ -12,6 +12,7 @@ import tyro
 
 from agents.commands.judge import find_task
 from codegym.errors import CodegymError
+from codegym.judge.codec import encode
 from codegym.task import AssertionTest, CallTest, StdioTest, Task, TestCase
 from codegym.tasks import TASK_SOURCES, load_tasks
 
@@ -107,10 +108,18 @@ def _source_options(options: TasksOptions) -> dict[str, Any]:
     return given | ({"path": str(options.path)} if options.path is not None else {})
 
 
+def _text(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        # Python does not write integers of more than 4,300 digits; the codec does.
+        return encode(value).decode("utf-8", "replace")
+
+
 def _describe(test: TestCase) -> str:
     match test:
         case CallTest():
-            return f"({', '.join(map(repr, test.args))}) -> {test.expected!r} ({test.comparison})"
+            return f"({', '.join(map(_text, test.args))}) -> {_text(test.expected)} ({test.comparison})"
         case StdioTest():
             return f"stdin {test.stdin!r} -> stdout {test.stdout!r} ({test.comparison})"
         case AssertionTest():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from codegym.judge.codec import encode
 from codegym.task import CallTest, StdioTest, Task, TestCase
 from codegym.tasks.prompts import entry_point, is_python, problem_prompt, whole_lines
 from codegym.tasks.rows import Row, shown
@@ -107,5 +108,5 @@ def _input_length(test: TestCase) -> int:
         case StdioTest():
             return len(test.stdin)
         case CallTest():
-            return len(repr(test.args))
+            return len(encode(list(test.args)))
     return len(test.code)

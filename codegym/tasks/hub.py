@@ -42,7 +42,6 @@ COLUMNS = (
     "difficulty",
     "split",
 )
-_SPLITS = ("train", "validation", "test", "prompt")
 
 
 def load(
@@ -52,6 +51,7 @@ def load(
     columns: Mapping[str, str] | None = None,
     config: str | None = None,
     revision: str | None = None,
+    part: str | None = None,
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -66,7 +66,8 @@ def load(
         columns: Our fields to its columns.
         config: The data set's configuration, if it has several.
         revision: Commit, branch or tag; a commit keeps results repeatable.
-        split: Only this split, "train", "validation" or "test"; all by default.
+        part: Read only this one of its own splits; the others are not downloaded.
+        split: Only tasks of this split, "train", "validation" or "test"; all by default.
         limit: At most this many tasks.
         seed: Which ones are drawn then.
         on_bad_row: "raise" or "skip".
@@ -83,10 +84,8 @@ def load(
         to_task = partial(resolve(FORMATS, format, "format"), **options)
     else:
         to_task = partial(_mapped, columns=_checked(columns or {}), **options)
-    rows = _rows(str(dataset), config, revision)
-    return select_tasks(
-        rows, to_task, splits=_SPLITS, split=split, limit=limit, seed=seed, on_bad_row=on_bad_row
-    )
+    rows = _rows(str(dataset), config, revision, part)
+    return select_tasks(rows, to_task, split=split, limit=limit, seed=seed, on_bad_row=on_bad_row)
 
 
 def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
@@ -97,7 +96,21 @@ def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
     return columns
 
 
-def _rows(dataset: str, config: str | None, revision: str | None) -> Iterator[Row]:
+def _rows(dataset: str, config: str | None, revision: str | None, part: str | None) -> Iterator[Row]:
+    parts = _parts(dataset, config, revision, part)
+    for name, rows in parts.items():
+        for number, content in enumerate(rows, start=1):
+            yield Row(
+                source="hub",
+                file=f"{dataset}:{name}",
+                number=number,
+                content=content,
+                file_split=split_of(name),
+            )
+
+
+def _parts(dataset: str, config: str | None, revision: str | None, part: str | None) -> dict[str, Any]:
+    """The data set's own splits by name."""
     if find_spec("datasets") is None:
         raise MissingExtraError(
             "task source 'hub' needs the package 'datasets' (pip install 'codegym[datasets]')"
@@ -108,17 +121,12 @@ def _rows(dataset: str, config: str | None, revision: str | None) -> Iterator[Ro
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         loaded = datasets.load_from_disk(str(folder))
     else:
-        loaded = datasets.load_dataset(str(folder) if folder.is_dir() else dataset, config, revision=revision)
-    parts = loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
-    for name, part in parts.items():
-        for number, content in enumerate(part, start=1):
-            yield Row(
-                source="hub",
-                file=f"{dataset}:{name}",
-                number=number,
-                content=content,
-                file_split=split_of(str(name)),
-            )
+        name = str(folder) if folder.is_dir() else dataset
+        loaded = datasets.load_dataset(name, config, revision=revision, split=part)
+    parts = loaded if isinstance(loaded, Mapping) else {str(loaded.split or part or "train"): loaded}
+    if part is not None:
+        check_name(part, list(parts), "part")
+    return {str(name): rows for name, rows in parts.items() if part in (None, name)}
 
 
 def _mapped(row: Row, *, columns: Mapping[str, str]) -> Task:

@@ -6,7 +6,7 @@ r"""Your own tasks as JSON Lines: `load_tasks("jsonl", path=...)` reads what `wr
 | prompt | text | what the agent sees first |
 | tests | list | at least one, see below |
 | entry_point | text or null | the function that the tests call; needed for tests that call |
-| split | text | "train" (default), "validation" or "test" |
+| split | text | "train" (default), "validation", "test" or "prompt" |
 | reference | text or null | a right completion: what an agent would write after the prompt |
 | prompt_is_code | bool | whether the judged program begins with the prompt; true by default |
 | metadata | object | anything |

@@ -14,7 +14,8 @@ from codegym.errors import TaskError, TaskSourceError
 
 T = TypeVar("T")
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "prompt")
+"""All splits; "prompt" is for few-shot examples, which MBPP has."""
 
 _SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
@@ -129,7 +130,11 @@ def parse_json(text: str) -> Any:
 
 def shown(value: Any) -> str:
     """A value for an error message: its type, and the beginning of its text."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python does not write integers of more than 4,300 digits.
+        text = "with a very long integer"
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '...'}"
 
 

@@ -103,6 +103,23 @@ def test_bad_input_exits_2_and_says_why(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_an_integer_that_python_does_not_write_is_shown(capsys, tmp_path):
+    huge = Task(task_id="huge", prompt="f", entry_point="f", tests=(CallTest(args=(10**5000,), expected=1),))
+    write_tasks(tmp_path / "huge.jsonl", [huge])
+    assert main(["tasks", "jsonl", "--path", str(tmp_path / "huge.jsonl"), "--task", "huge"]) == 0
+    assert hex(10**5000) in capsys.readouterr().out
+
+
+def test_a_file_is_judged_against_a_task_of_ones_own(capsys, path, tmp_path):
+    right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"
+    right.write_text("add = lambda a, b: a + b\nprint('b')\n")
+    wrong.write_text("add = lambda a, b: a - b\nprint('b')\n")
+    where = ["--task", "mine/1", "--source", "jsonl", "--path", path]
+    assert main(["judge", str(right), *where]) == 0
+    assert main(["judge", str(wrong), *where]) == 1
+    assert "wrong_answer, 1 of 2 tests" in capsys.readouterr().out
+
+
 def test_a_task_that_is_not_there_is_named(capsys, path):
     assert main(["tasks", "jsonl", "--path", path, "--task", "mine/9"]) == 2
     assert "task source 'jsonl' has no task 'mine/9'" in capsys.readouterr().err

@@ -113,6 +113,10 @@ def test_huge_integers_in_inputs_are_read_and_judged(rows_of, write, verdicts):
     }
     (task,) = load_tasks("apps", path=write([row]))
     assert verdicts(task, task.assemble("def count(n):\n    return n\n")) == ["passed"]
+    assert load_tasks("apps", path=write([row]), max_tests=1)[0].tests == task.tests
+    wrong = row | {"input_output": f'{{"fn_name": "count", "inputs": [{huge}], "outputs": [1]}}'}
+    with pytest.raises(TaskSourceError, match="got int with a very long integer"):
+        load_tasks("apps", path=write([wrong]))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 # ruff: noqa: E501 - rows are easier to read on one line
 import json
-import os
 
 import pytest
 
@@ -12,15 +11,12 @@ from codegym.tasks.hub import FORMATS
 COLUMNS = {"prompt": "q", "tests": "asserts", "entry_point": "fn"}
 
 
-@pytest.fixture(scope="module")
-def datasets():
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    return pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+@pytest.fixture
+def datasets(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return datasets
 
 
 MINE = [
@@ -69,6 +65,19 @@ def test_splits_limits_and_draws_are_those_of_every_source(saved):
     assert test.task_id == "hub/test/1"
     drawn = load_tasks("hub", dataset=path, columns=COLUMNS, limit=2, seed=1)
     assert list(drawn) == [task for task in every if task in drawn]
+
+
+def test_one_part_alone_can_be_read(saved, tmp_path):
+    path = saved(train=MINE, test=MINE[1:])
+    (task,) = load_tasks("hub", dataset=path, columns=COLUMNS, part="test")
+    assert task.task_id == "hub/test/1"
+    with pytest.raises(UnknownNameError, match="unknown part 'dev'; choose from test, train"):
+        load_tasks("hub", dataset=path, columns=COLUMNS, part="dev")
+    (tmp_path / "data").mkdir()
+    for name, rows in (("train", MINE), ("test", MINE[1:])):
+        (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (task,) = load_tasks("hub", dataset=tmp_path / "data", columns=COLUMNS, part="test")
+    assert (task.task_id, task.split) == ("hub/test/1", "test")
 
 
 @pytest.mark.parametrize("source", ["apps", "livecodebench", "humaneval"])

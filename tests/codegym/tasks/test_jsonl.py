@@ -10,6 +10,7 @@ from codegym import AssertionTest, CallTest, StdioTest, Task, TaskError, TaskSou
 from codegym.judge.outcome import same
 from codegym.task import CALL_COMPARISONS, OUTPUT_COMPARISONS
 from codegym.tasks import write_tasks
+from codegym.tasks.rows import SPLITS
 
 texts = st.text(max_size=20)
 scalars = (
@@ -51,7 +52,7 @@ tasks = st.builds(
     prompt=texts,
     entry_point=st.sampled_from(["f", "Solution.f"]),
     tests=st.lists(tests, min_size=1, max_size=4).map(tuple),
-    split=st.sampled_from(["train", "validation", "test"]),
+    split=st.sampled_from(SPLITS),
     reference=st.none() | texts,
     prompt_is_code=st.booleans(),
     metadata=st.dictionaries(texts, json_values, max_size=3),
@@ -146,6 +147,13 @@ def test_what_cannot_be_written_is_named_and_leaves_the_file(change, said, tmp_p
     with pytest.raises(TaskError, match=f"task 'mine/1' cannot be written: .*{said}"):
         write_tasks(path, [Task(**parts | change)])
     assert path.read_bytes() == before
+
+
+def test_few_shot_examples_keep_their_split(rows_of, write, tmp_path):
+    mbpp = load_tasks("mbpp", path=write(rows_of("mbpp")))
+    write_tasks(tmp_path / "own.jsonl", mbpp)
+    assert load_tasks("jsonl", path=tmp_path / "own.jsonl") == mbpp
+    assert load_tasks("jsonl", path=tmp_path / "own.jsonl", split="prompt") == mbpp[:1]
 
 
 def test_a_source_can_be_copied_to_a_file_of_ones_own(tmp_path, judge):
