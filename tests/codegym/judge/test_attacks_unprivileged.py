@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-NOBODY = 65534
+# Nobody else's number, containers' included, so that whatever is left was left by us.
+NOBODY = 61_000 + os.getpid() % 4_000
 FOLDERS = (sys.base_prefix, sys.prefix, str(ROOT))
 # Folders behind a closed one, as an interpreter in root's home, are shown in place by a mount of our own.
 LAUNCH = """
