@@ -194,7 +194,7 @@ class Killer(threading.Thread):
 @pytest.mark.slow
 def test_processes_killed_at_random_moments_cost_no_verdict():
     program = "import time\ndef f(n):\n    time.sleep(0.001)\n    return {factor} * n\n"
-    jobs = [(KILL_TASK, program.format(factor=2 - n % 2) + f"# {n}") for n in range(1500)]
+    jobs = [(KILL_TASK, program.format(factor=2 - n % 2) + f"# {n}") for n in range(800)]
     expected = [Verdict.WRONG_ANSWER if n % 2 else Verdict.PASSED for n in range(len(jobs))]
     with LocalJudge(workers=2, cache=False) as judge:
         judge.judge(jobs[:2])
