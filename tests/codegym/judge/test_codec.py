@@ -209,7 +209,7 @@ def test_any_bytes_give_a_value_or_a_codec_error(data):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=5_000, deadline=None)
 @given(st.one_of(st.binary(max_size=300), NODES.map(lambda node: json.dumps(node).encode())))
 def test_any_of_very_many_bytes_give_a_value_or_a_codec_error(data):
     decodes_or_refuses(data)
