@@ -109,14 +109,14 @@ class Jail:
 
         try:
             namespaces.enter()
-            if not _needed_below_tmp(self._packages):
-                self._scratch = "/tmp"
-            if self._scratch is None:
+            place = self._scratch if _needed_below_tmp(self._packages) else "/tmp"
+            if place is None:
                 raise OSError("Python lies below /tmp, and there is no other scratch folder")
-            namespaces.mount_scratch(self._scratch, _SCRATCH_BYTES)
+            namespaces.mount_scratch(place, _SCRATCH_BYTES)
         except OSError as error:
             self.missing = f"tier 2 needs unprivileged user namespaces: {error}"
             return False
+        self._scratch = place
         self._private_scratch = True
         return True
 

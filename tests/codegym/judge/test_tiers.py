@@ -26,11 +26,12 @@ CALLS = {
     "aarch64": {"prctl": 167, "unshare": 97, "mount": 40, "landlock": 444},
 }.get(platform.machine(), {})
 SET_SECCOMP, LINUX32 = 22, 8
+SCRATCH_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 
 # Loads no more than the judge needs, takes something away for good, and tells what a judge makes of the rest.
 HARNESS = """
 import ctypes, json, struct, sys, types
-root, number, argument, code, personality = sys.argv[1], *map(int, sys.argv[2:])
+root, number, position, argument, code, personality = sys.argv[1], *map(int, sys.argv[2:])
 package = types.ModuleType("codegym")
 package.__path__ = [f"{root}/codegym"]
 sys.modules["codegym"] = package
@@ -43,14 +44,23 @@ if personality:
     ctypes.CDLL(None).personality(personality)
 if number >= 0:
     def line(code, value, yes=0, no=0): return struct.pack("=HBBI", code, yes, no, value)
-    lines = [line(0x20, 0), line(0x15, number, 0, 3)]
-    lines += [line(0x20, 16), line(0x15, argument, 0, 1)] if argument >= 0 else [line(0x20, 0), line(0x05, 0)]
+    any_argument = [line(0x20, 0), line(0x05, 0)]
+    this_argument = [line(0x20, 16 + 8 * position), line(0x15, argument, 0, 1)]
+    lines = [line(0x20, 0), line(0x15, number, 0, 3)] + (this_argument if argument >= 0 else any_argument)
     lines += [line(0x06, 0x50000 | code), line(0x06, 0x7FFF0000)]
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.install(b"".join(lines))
 
+LISTING = '''
+import os
+def f(x):
+    try:
+        return 9 if os.listdir("/tmp") == [] else 0
+    except OSError:
+        return 9
+'''
 task = Task(task_id="t", prompt="", entry_point="f", tests=(CallTest(args=(3,), expected=9),))
-programs = ["def f(x): return x * x", "def f(x): return x", "import os\\ndef f(x): os._exit(0)"]
+programs = ["def f(x): return x * x", "def f(x): return x", "import os\\ndef f(x): os._exit(0)", LISTING]
 with LocalJudge(workers=1) as judge:
     judgements = judge.judge([(task, program) for program in programs])
 refusal = ""
@@ -62,9 +72,12 @@ print(json.dumps([judgements[0].tier, [judgement.verdict.value for judgement in 
 """
 
 
-def judged_without(*, call="", argument=-1, code=0, personality=0):
-    """Return tier, verdicts of a right, a wrong and a leaving program, refusal of the next higher tier."""
-    arguments = [CALLS.get(call, -1), argument, code, personality]
+def judged_without(*, call="", position=0, argument=-1, code=0, personality=0):
+    """Return tier, verdicts, refusal of the next higher tier.
+
+    The programs: a right, a wrong, a leaving one, and one that is right if it cannot see into /tmp.
+    """
+    arguments = [CALLS.get(call, -1), position, argument, code, personality]
     command = [sys.executable, "-c", HARNESS, str(ROOT), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
     assert done.returncode == 0, done.stderr
@@ -90,20 +103,34 @@ def judged_without(*, call="", argument=-1, code=0, personality=0):
         ({"call": "unshare", "code": errno.EPERM}, 1, "tier 2 needs unprivileged user namespaces: .*unshare"),
         # Ubuntu 24.04: a namespace, but no power in it.
         ({"call": "mount", "code": errno.EACCES}, 1, "tier 2 needs unprivileged user namespaces: .*mount"),
+        (
+            {"call": "mount", "position": 3, "argument": SCRATCH_FLAGS, "code": errno.EPERM},
+            1,
+            "tier 2 needs unprivileged user namespaces: .*mount",
+        ),
     ],
-    ids=["seccomp denied", "no seccomp", "old kernel", "Landlock off", "processor", "unshare", "mount"],
+    ids=[
+        "seccomp denied",
+        "no seccomp",
+        "old kernel",
+        "Landlock off",
+        "processor",
+        "unshare",
+        "mount",
+        "scratch",
+    ],
 )
 def test_what_is_taken_away_is_missing_by_name_and_refused(taken, tier, reason):
     found, verdicts, refusal = judged_without(**taken)
     assert found == tier
-    assert verdicts == ["passed", "wrong_answer", "runtime_error"]
+    assert verdicts == ["passed", "wrong_answer", "runtime_error", "passed" if tier else verdicts[3]]
     assert re.match(f"tier {tier + 1} wanted, {tier} found: {reason}", refusal)
 
 
 def test_with_nothing_taken_away_no_tier_below_is_refused():
     found, verdicts, refusal = judged_without()
     assert found >= 1
-    assert verdicts == ["passed", "wrong_answer", "runtime_error"]
+    assert verdicts == ["passed", "wrong_answer", "runtime_error", "passed"]
     assert bool(refusal) is (found < 3)
 
 
