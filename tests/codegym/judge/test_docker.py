@@ -594,16 +594,22 @@ def test_an_engine_that_dies_is_an_error_and_never_a_verdict(tmp_path, image, ad
         Engine(address).remove(left.id)
 
 
-def test_the_command_line_judges_in_containers(
-    address, client, image, tmp_path, monkeypatch, capsys, started
-):
-    from agents.commands.judge import main
-
+@pytest.fixture
+def default_image(client, image):
+    """The default image, or where none can be pulled ours in its place, for as long as the test runs."""
     try:
         client.images.get(DEFAULT_IMAGE)
+        yield
     except docker.errors.ImageNotFound:
-        repository, tag = DEFAULT_IMAGE.split(":")
-        client.images.get(image).tag(repository, tag)
+        client.images.get(image).tag(*DEFAULT_IMAGE.split(":"))
+        yield
+        client.images.remove(DEFAULT_IMAGE)
+
+
+@pytest.mark.usefixtures("default_image")
+def test_the_command_line_judges_in_containers(address, tmp_path, monkeypatch, capsys, started):
+    from agents.commands.judge import main
+
     monkeypatch.setenv("DOCKER_HOST", address)
     wrong = tmp_path / "wrong.py"
     wrong.write_text("def solve(x):\n    return None\n")
