@@ -68,7 +68,7 @@ class LocalJudge:
             output_limit_mb: Size of a program's output, or of any file it writes.
             threads: Whether programs may start threads.
             imports: Installed packages that programs may import, such as "numpy". They are loaded once per
-                worker, so each program costs more to start: about 1 ms for numpy.
+                worker, so each worker grows and each program costs more: 15 MB and about 1 ms for numpy.
             min_tier: Refuse to run with less isolation; checked at once.
             max_tier: Use no more isolation than this; for tests and measurements.
             cache: Whether equal programs with equal tests are judged only once.

@@ -337,7 +337,7 @@ def f():
 
 @pytest.fixture
 def judge():
-    with LocalJudge(workers=1, memory_limit_mb=64, cache=False) as made:
+    with LocalJudge(workers=1, memory_limit_mb=64, time_limit_s=10, cache=False) as made:
         made.judge([(TASK, "def f(): return 1")])
         if made.tier < 3:
             pytest.skip(f"tier {made.tier} only: {made._crew.idle[0].missing}")
