@@ -1,5 +1,6 @@
 """`CodeGen-v0`: write a program line by line, then have it judged."""
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,11 +8,13 @@ from difflib import get_close_matches
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.error import ResetNeeded
 
-from codegym.episode import END_OF_PROGRAM, Episode
+from codegym.episode import CUT_PROGRAM, END_OF_PROGRAM, Episode
 from codegym.errors import TaskError, UnknownNameError
 from codegym.judge import Judge, make_judge
+from codegym.render import RENDERERS, draw_ansi
 from codegym.rewards.outcome import PassFail, outcome
 from codegym.spaces import CodeSpace
 from codegym.task import Task
@@ -20,6 +23,9 @@ from codegym.tasks import load_tasks
 
 class CodeGenEnv(gym.Env[str, str]):
     """A program is an episode, a line is a step.
+
+    Its rules are the methods `start`, `advance` and `judged`, which take and return `Episode` values;
+    `CodeGenVectorEnv` plays many episodes by the same ones.
 
     ### Action space
     `CodeSpace(one_line=True)`: one line of source without its newline, or `END_OF_PROGRAM`. Anything else
@@ -47,7 +53,8 @@ class CodeGenEnv(gym.Env[str, str]):
             with `close()`.
         max_lines: The program is cut after this many lines.
         max_chars: The program is cut once lines and their newlines reach this many characters.
-        render_mode: "ansi": `render()` returns the program with line numbers.
+        render_mode: What `render()` returns: text in "ansi" or "html", or an "rgb_array", of the program and
+            each line's reward. "human" draws it on the terminal at every step.
         task_options: Arguments of `load_tasks` for a named source; JSON.
         judge_options: Arguments of `make_judge` for a named judge; JSON.
 
@@ -55,9 +62,13 @@ class CodeGenEnv(gym.Env[str, str]):
         TaskError: If there are no tasks, two share an id, or one has no tests.
         UnknownNameError: If a name is in no table.
         ValueError: If a limit or the render mode is not valid, or options come without a name.
+
+    Attributes:
+        rewards: What each action of this episode was paid, for rendering; a reward wrapper knows better.
+        has_reward_wrapper: Whether a wrapper calls `pay` in the place of this environment.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 - declared so by the base class
+    metadata = {"render_modes": [*RENDERERS, "human"], "render_fps": 4}  # noqa: RUF012 - as in the base class
 
     def __init__(
         self,
@@ -73,7 +84,8 @@ class CodeGenEnv(gym.Env[str, str]):
         if max_lines < 1 or max_chars < 1:
             raise ValueError(f"max_lines and max_chars must be at least 1, got {max_lines=} and {max_chars=}")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f'render_mode must be None or "ansi", got {render_mode!r}')
+            modes = ", ".join(self.metadata["render_modes"])
+            raise ValueError(f"render_mode must be None or one of {modes}, got {render_mode!r}")
         for name, value, options in (("tasks", tasks, task_options), ("judge", judge, judge_options)):
             if options and not isinstance(value, str):
                 raise ValueError(f"options for {name} go with a name, got {name} as {type(value).__name__}")
@@ -88,6 +100,8 @@ class CodeGenEnv(gym.Env[str, str]):
         self._judge_options = dict(judge_options or {})
         self._own_judge: Judge | None = None
         self._episode: Episode | None = None
+        self.rewards: tuple[float, ...] = ()
+        self.has_reward_wrapper = False
 
     @property
     def episode(self) -> Episode:
@@ -110,15 +124,10 @@ class CodeGenEnv(gym.Env[str, str]):
             ValueError: If there is an option other than `task_id`.
         """
         super().reset(seed=seed)
-        unknown = set(options or {}) - {"task_id"}
-        if unknown:
-            raise ValueError(f"unknown reset options {sorted(unknown)}; the only one is 'task_id'")
-        if options and "task_id" in options:
-            task = self._task(options["task_id"])
-        else:
-            task = self.tasks[int(self.np_random.integers(len(self.tasks)))]
-        self._episode = Episode(task=task)
-        return self._episode.text, _info(self._episode)
+        self._episode = self.start(self.np_random, options)
+        if not self.has_reward_wrapper:
+            self.pay(())
+        return self._episode.text, describe(self._episode)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Write one line, or end the program.
@@ -128,34 +137,82 @@ class CodeGenEnv(gym.Env[str, str]):
             SandboxError: If the judge itself failed; the episode is as it was, the step may be repeated.
             ValueError: If `action` is neither one line nor END_OF_PROGRAM.
         """
-        if self.episode.over:
-            raise ResetNeeded("the program has ended; call reset() before the next step()")
-        episode = self._judged(self._advanced(action))
+        (episode,) = self.judged([self.advance(self.episode, action)])
         self._episode = episode
-        reward = outcome(episode) if episode.over else 0.0
-        return episode.text, reward, episode.terminated, episode.truncated, _info(episode)
+        reward = base_reward(episode)
+        if not self.has_reward_wrapper:
+            self.pay((*self.rewards, reward))
+        return episode.text, reward, episode.terminated, episode.truncated, describe(episode)
 
-    def render(self) -> str | None:
-        """Return the prompt and the program with line numbers; control characters are spelled out."""
+    def render(self) -> Any:
+        """The picture of the episode in this render mode; None in "human", which draws by itself."""
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode: gym.make("CodeGen-v0", render_mode="ansi")')
             return None
         episode = self.episode
-        shown = [
-            f"# {episode.task.task_id}",
-            *(_printable(line) for line in episode.task.prompt.rstrip("\n").split("\n")),
-            *(f"{number:>4} | {_printable(line)}" for number, line in enumerate(episode.lines, start=1)),
-        ]
-        if episode.judgement is not None:
-            result = episode.judgement
-            shown.append(f"# {result.verdict}: {result.tests_passed} of {result.tests_total} tests")
-        return "\n".join(shown) + "\n"
+        return None if self.render_mode == "human" else RENDERERS[self.render_mode](episode, self.rewards)
+
+    def pay(self, rewards: Sequence[float]) -> None:
+        """Note what the actions so far were paid, one number each; in "human" mode, draw."""
+        self.rewards = tuple(rewards)
+        if self.render_mode == "human":
+            # Codes that clear the screen are for terminals; a log file gets one picture after another.
+            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+            sys.stdout.write(clear + draw_ansi(self.episode, self.rewards))
+            sys.stdout.flush()
 
     def close(self) -> None:
         """Stop the judge, if this environment started it; closing twice is fine."""
         if self._own_judge is not None:
             self._own_judge.close()
             self._own_judge = None
+
+    def start(self, rng: np.random.Generator, options: Mapping[str, Any] | None = None) -> Episode:
+        """An empty program for the task that `options` name, or for one drawn with `rng`.
+
+        Raises:
+            UnknownNameError: If there is no such task.
+            ValueError: If there is an option other than `task_id`.
+        """
+        unknown = set(options or {}) - {"task_id"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; the only one is 'task_id'")
+        if options and "task_id" in options:
+            return Episode(task=self._task(options["task_id"]))
+        return Episode(task=self.tasks[int(rng.integers(len(self.tasks)))])
+
+    def advance(self, episode: Episode, action: str) -> Episode:
+        """The episode after one more action, not judged yet.
+
+        Raises:
+            ResetNeeded: If the episode is over.
+            ValueError: If `action` is neither one line nor END_OF_PROGRAM.
+        """
+        if episode.over:
+            raise ResetNeeded("the program has ended; call reset() before the next step()")
+        if not isinstance(action, str):
+            raise ValueError(f"an action is a line of source or END_OF_PROGRAM, got {action!r}")
+        if action in (END_OF_PROGRAM, CUT_PROGRAM):
+            return replace(episode, terminated=action == END_OF_PROGRAM, truncated=action == CUT_PROGRAM)
+        if not self.action_space.contains(action):
+            raise ValueError(f"an action is one line, without newline or NUL, got {action!r}")
+        episode = episode.write(str(action))
+        full = len(episode.lines) >= self.max_lines or len(episode.completion) >= self.max_chars
+        return replace(episode, truncated=full)
+
+    def judged(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """The episodes, those that are over with their judgements: one batch for the judge.
+
+        Raises:
+            SandboxError: If the judge itself failed.
+        """
+        over = [index for index, episode in enumerate(episodes) if episode.over]
+        found = list(episodes)
+        if over:
+            jobs = [(episodes[index].task, episodes[index].source) for index in over]
+            for index, judgement in zip(over, self.judge.judge(jobs), strict=True):
+                found[index] = replace(episodes[index], judgement=judgement)
+        return found
 
     def _task(self, task_id: str) -> Task:
         if task_id not in self._tasks_by_id:
@@ -165,23 +222,6 @@ class CodeGenEnv(gym.Env[str, str]):
                 + (f"; the closest are {', '.join(close)}" if close else "")
             )
         return self._tasks_by_id[task_id]
-
-    def _advanced(self, action: str) -> Episode:
-        if not isinstance(action, str):
-            raise ValueError(f"an action is a line of source or END_OF_PROGRAM, got {action!r}")
-        if action == END_OF_PROGRAM:
-            return replace(self.episode, terminated=True)
-        if not self.action_space.contains(action):
-            raise ValueError(f"an action is one line, without newline or NUL, got {action!r}")
-        episode = self.episode.write(str(action))
-        full = len(episode.lines) >= self.max_lines or len(episode.completion) >= self.max_chars
-        return replace(episode, truncated=full)
-
-    def _judged(self, episode: Episode) -> Episode:
-        if not episode.over:
-            return episode
-        (judgement,) = self.judge.judge([(episode.task, episode.source)])
-        return replace(episode, judgement=judgement)
 
     @property
     def judge(self) -> Judge:
@@ -205,7 +245,13 @@ def _index(tasks: Sequence[Task]) -> dict[str, Task]:
     return {task.task_id: task for task in tasks}
 
 
-def _info(episode: Episode) -> dict[str, Any]:
+def base_reward(episode: Episode) -> float:
+    """What `CodeGen-v0` pays for an episode's newest action."""
+    return outcome(episode) if episode.over else 0.0
+
+
+def describe(episode: Episode) -> dict[str, Any]:
+    """The `info` of an episode."""
     info: dict[str, Any] = {"task_id": episode.task.task_id}
     judgement = episode.judgement
     if judgement is not None:
@@ -219,8 +265,3 @@ def _info(episode: Episode) -> dict[str, Any]:
             "reward_parts": {"outcome": outcome(episode)},
         }
     return info
-
-
-def _printable(line: str) -> str:
-    """The line without anything a terminal would obey: a program is hostile text."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)

@@ -11,6 +11,9 @@ END_OF_PROGRAM = "\x00end-of-program"
 The NUL stands first because NumPy drops those at the end of its strings.
 """
 
+CUT_PROGRAM = "\x00cut-program"
+"""What a wrapper with a limit of its own sends to have the program judged: a truncation, not an action."""
+
 
 def is_neutral(line: str) -> bool:
     """Whether a line computes nothing, blank or only a comment: it earns no reward and has the label 0."""

@@ -4,14 +4,14 @@ from typing import Any
 
 import gymnasium
 
-from codegym.episode import END_OF_PROGRAM
+from codegym.episode import CUT_PROGRAM, END_OF_PROGRAM
 
 _SAMPLE_ALPHABET = "abcxyz_0189 =+-*/%<>()[]{}:,.'\"#\téλ→文😀"
 _SAMPLE_MAX_LENGTH = 24
 
 
 class CodeSpace(gymnasium.Space[str]):
-    """Unicode strings: whole texts, or single lines and END_OF_PROGRAM.
+    """Unicode strings: whole texts, whole programs, or single lines and END_OF_PROGRAM.
 
     Not a `gymnasium.spaces.Text`: that one lists its characters, and with shared memory
     `AsyncVectorEnv` silently replaces such observations by filler. With this space it refuses at once;
@@ -19,12 +19,14 @@ class CodeSpace(gymnasium.Space[str]):
 
     Args:
         one_line: Whether members are actions: a line without newline or NUL, or END_OF_PROGRAM.
+        is_source: Whether members are programs: text without NUL, which Python source cannot hold.
         seed: Seeds `sample`, which draws short strings for checks and demonstrations.
     """
 
-    def __init__(self, *, one_line: bool = False, seed: int | None = None) -> None:
+    def __init__(self, *, one_line: bool = False, is_source: bool = False, seed: int | None = None) -> None:
         super().__init__(seed=seed)
         self.one_line = one_line
+        self.is_source = is_source
 
     @property
     def is_np_flattenable(self) -> bool:
@@ -35,7 +37,9 @@ class CodeSpace(gymnasium.Space[str]):
         """Whether `x` is a string, and for actions a line or END_OF_PROGRAM."""
         if not isinstance(x, str):
             return False
-        return not self.one_line or x == END_OF_PROGRAM or not {"\n", "\0"} & set(x)
+        if self.one_line:
+            return x in (END_OF_PROGRAM, CUT_PROGRAM) or not {"\n", "\0"} & set(x)
+        return not self.is_source or "\0" not in x
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
         """Draw a short line; never END_OF_PROGRAM.
@@ -51,10 +55,14 @@ class CodeSpace(gymnasium.Space[str]):
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CodeSpace) and self.one_line == other.one_line
+        return isinstance(other, CodeSpace) and self._kind == other._kind
 
     def __hash__(self) -> int:
-        return hash((CodeSpace, self.one_line))
+        return hash((CodeSpace, self._kind))
 
     def __repr__(self) -> str:
-        return f"CodeSpace(one_line={self.one_line})"
+        return f"CodeSpace({', '.join(f'{name}=True' for name in self._kind)})"
+
+    @property
+    def _kind(self) -> tuple[str, ...]:
+        return tuple(name for name in ("one_line", "is_source") if getattr(self, name))

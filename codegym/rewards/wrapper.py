@@ -6,9 +6,9 @@ import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
 from codegym.env import CodeGenEnv
-from codegym.episode import Episode
 from codegym.rewards import RewardScheme, make_scheme, scheme_after
 from codegym.rewards.settlement import settle
+from codegym.spaces import CodeSpace
 
 
 class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
@@ -35,6 +35,7 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
         RecordConstructorArgs.__init__(self, scheme=scheme, _disable_deepcopy=True, **options)
         super().__init__(env)
         _check_wrappable(env)
+        self._base.has_reward_wrapper = True
         if isinstance(scheme, str):
             self.scheme = make_scheme(scheme, **options)
             self._scheme_name = scheme
@@ -52,27 +53,30 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
         """Start a program; nothing is paid yet."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._paid = 0.0
+        self._base.pay(())
         self.scheme = scheme_after(self.scheme, self._n_programs)
         return observation, info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Write a line or end the program, and pay for it."""
         observation, _, terminated, truncated, info = self.env.step(action)
-        episode = self._episode
+        episode = self._base.episode
         if not episode.over:
             reward = float(self.scheme.step([episode])[0])
             self._paid += reward
+            self._base.pay((*self._base.rewards, reward))
             return observation, reward, terminated, truncated, info
         (settled,) = settle(self.scheme, [episode], name=self._scheme_name)
         self._n_programs += 1
+        self._base.pay(settled.info["action_rewards"])
         return observation, settled.total - self._paid, terminated, truncated, {**info, **settled.info}
 
     @property
-    def _episode(self) -> Episode:
+    def _base(self) -> CodeGenEnv:
         base = self.env.unwrapped
         if not isinstance(base, CodeGenEnv):
             raise TypeError(f"expected CodeGen-v0 under the wrapper, found {base!r}")
-        return base.episode
+        return base
 
 
 def _check_wrappable(env: gym.Env[str, str]) -> None:
@@ -86,3 +90,5 @@ def _check_wrappable(env: gym.Env[str, str]) -> None:
         layer = layer.env
     if not isinstance(layer, CodeGenEnv):
         raise TypeError(f"RewardWrapper needs CodeGen-v0 (CodeGenEnv), got {layer!r}")
+    if env.action_space != CodeSpace(one_line=True):
+        raise TypeError(f"RewardWrapper pays for lines: put it inside wrappers with other actions, got {env}")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegym import END_OF_PROGRAM, CodeSpace
+from codegym.episode import CUT_PROGRAM
 
 
 @given(st.text())
@@ -22,8 +23,14 @@ def test_an_action_is_one_line_without_nul(text):
     assert (text in CodeSpace(one_line=True)) == ("\n" not in text and "\0" not in text)
 
 
+@given(st.text())
+def test_a_program_is_text_without_nul(text):
+    assert (text in CodeSpace(is_source=True)) == ("\0" not in text)
+
+
 def test_end_of_program_is_an_action():
     assert END_OF_PROGRAM in CodeSpace(one_line=True)
+    assert CUT_PROGRAM in CodeSpace(one_line=True)
     assert END_OF_PROGRAM + " " not in CodeSpace(one_line=True)
 
 
@@ -52,13 +59,15 @@ def test_equality_hash_and_copies():
     assert CodeSpace() == CodeSpace(seed=3)
     assert CodeSpace() != CodeSpace(one_line=True)
     assert CodeSpace() != gym.spaces.Text(5)
-    assert len({CodeSpace(), CodeSpace(), CodeSpace(one_line=True)}) == 2
+    assert CodeSpace(is_source=True) != CodeSpace()
+    assert len({CodeSpace(), CodeSpace(), CodeSpace(one_line=True), CodeSpace(is_source=True)}) == 3
     for twin in (
         copy.deepcopy(CodeSpace(one_line=True)),
         pickle.loads(pickle.dumps(CodeSpace(one_line=True))),
     ):
         assert twin == CodeSpace(one_line=True)
     assert repr(CodeSpace(one_line=True)) == "CodeSpace(one_line=True)"
+    assert repr(CodeSpace()) == "CodeSpace()"
 
 
 def test_json_round_trip():
