@@ -14,11 +14,14 @@ from codegym.errors import (
 )
 from codegym.judge import JUDGES, Judge, make_judge
 from codegym.rewards import REWARD_SCHEMES, LineScorer, RewardScheme, make_scheme
+from codegym.rewards.vector import VectorRewardWrapper
 from codegym.rewards.wrapper import RewardWrapper
 from codegym.spaces import CodeSpace
 from codegym.task import AssertionTest, CallTest, StdioTest, Task, TestCase
 from codegym.tasks import TASK_SOURCES, load_tasks
+from codegym.vector import CodeGenVectorEnv
 from codegym.verdict import Judgement, Verdict
+from codegym.wrappers import LineChoices, ProgramActions, TokenActions
 
 __all__ = [
     "END_OF_PROGRAM",
@@ -28,13 +31,16 @@ __all__ = [
     "AssertionTest",
     "CallTest",
     "CodeGenEnv",
+    "CodeGenVectorEnv",
     "CodeSpace",
     "CodegymError",
     "Episode",
     "Judge",
     "Judgement",
+    "LineChoices",
     "LineScorer",
     "MissingExtraError",
+    "ProgramActions",
     "RewardScheme",
     "RewardWrapper",
     "SandboxError",
@@ -43,11 +49,17 @@ __all__ = [
     "TaskError",
     "TaskSourceError",
     "TestCase",
+    "TokenActions",
     "UnknownNameError",
+    "VectorRewardWrapper",
     "Verdict",
     "load_tasks",
     "make_judge",
     "make_scheme",
 ]
 
-gymnasium.register(id="CodeGen-v0", entry_point="codegym.env:CodeGenEnv")
+gymnasium.register(
+    id="CodeGen-v0",
+    entry_point="codegym.env:CodeGenEnv",
+    vector_entry_point="codegym.vector:CodeGenVectorEnv",
+)

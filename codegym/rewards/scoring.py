@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from codegym.episode import Episode
 from codegym.rewards import LineScorer
+from codegym.rewards.score_batch import score
 from codegym.table import resolve
 
 LINE_SCORERS = {"prm": "prm.model:ProcessRewardModel"}
@@ -26,7 +27,7 @@ def checked_scores(scorer: LineScorer, episodes: Sequence[Episode]) -> list[NDAr
     """
     if not episodes:
         return []
-    batch = scorer.score(episodes)
+    batch = score(scorer, episodes)
     if len(batch) != len(episodes):
         raise ValueError(f"the scorer returned {len(batch)} results for {len(episodes)} episodes")
     checked = []

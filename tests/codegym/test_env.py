@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import codegym
 from codegym import END_OF_PROGRAM, CodeGenEnv, SandboxError, Task, TaskError, UnknownNameError, Verdict
+from codegym.episode import CUT_PROGRAM
 from codegym.task import CallTest
 from codegym.testing import DOUBLE, ScriptedJudge, judgement
 
@@ -212,7 +213,7 @@ def test_info_is_fresh_every_step(env):
     [
         ({"max_lines": 0}, "max_lines=0"),
         ({"max_chars": -1}, "max_chars=-1"),
-        ({"render_mode": "rgb_array"}, "rgb_array"),
+        ({"render_mode": "jpeg"}, "one of ansi, html, rgb_array, human, got 'jpeg'"),
         ({"task_options": {"split": "train"}}, "options for tasks go with a name"),
         ({"judge_options": {"workers": 2}}, "options for judge go with a name"),
     ],
@@ -320,7 +321,7 @@ def test_the_episode_holds_exactly_the_lines_written(lines, terminate):
 
 def test_vector_environments_take_ragged_endings(judge):
     """Programs of different lengths that end in the same step: infos must join."""
-    env = gym.make_vec("CodeGen-v0", num_envs=3, tasks=[DOUBLE], judge=judge, max_lines=3)
+    env = gym.make_vec("CodeGen-v0", 3, "sync", tasks=[DOUBLE], judge=judge, max_lines=3)
     env.reset(seed=0)
     env.step((RIGHT[0], END_OF_PROGRAM, "x"))
     env.step((RIGHT[1], "ignored: this step resets", "y"))
@@ -338,7 +339,7 @@ def test_vector_environments_take_error_lines_that_only_some_programs_have():
         return replace(found, error_line=2) if "bad" in source else found
 
     judge = ScriptedJudge(decide)
-    env = gym.make_vec("CodeGen-v0", num_envs=2, tasks=[DOUBLE], judge=judge, max_lines=2)
+    env = gym.make_vec("CodeGen-v0", 2, "sync", tasks=[DOUBLE], judge=judge, max_lines=2)
     env.reset(seed=0)
     env.step(("bad", "x"))
     *_, infos = env.step((END_OF_PROGRAM, END_OF_PROGRAM))
@@ -346,31 +347,38 @@ def test_vector_environments_take_error_lines_that_only_some_programs_have():
     env.close()
 
 
-def test_rendering_numbers_the_lines_and_spells_out_control_characters(judge):
-    env = gym.make("CodeGen-v0", tasks=[DOUBLE], judge=judge, render_mode="ansi")
-    play(env, ["    y = x + x  # \x1b[2J\r", "    return y", END_OF_PROGRAM])
-    assert env.render() == (
-        "# check/double\ndef double(x):\n   1 |     y = x + x  # \\x1b[2J\\r\n   2 |     return y\n"
-        "# passed: 3 of 3 tests\n"
-    )
+def test_a_cut_is_a_truncation_and_no_action(env, judge):
+    *_, (_, reward, terminated, truncated, info) = play(env, [*RIGHT, CUT_PROGRAM])
+    assert (reward, terminated, truncated) == (1.0, False, True)
+    assert info["action_rewards"] == (0.0, 1.0)
+    assert len(judge.batches) == 1
+    with pytest.raises(ResetNeeded):
+        env.step("x")
 
 
-def test_rendering_without_a_mode_warns(env):
-    env.reset()
-    with pytest.warns(UserWarning, match="render mode"):
-        assert env.unwrapped.render() is None
-
-
-def test_render_collection_works(judge):
-    env = gym.make("CodeGen-v0", tasks=[DOUBLE], judge=judge, render_mode="ansi_list")
-    play(env, RIGHT)
-    frames = env.render()
-    assert [frame.count(" | ") for frame in frames] == [0, 1, 2]
+def test_the_rules_are_functions_of_episodes(judge):
+    """Another environment can play by them: nothing is kept."""
+    env = CodeGenEnv(tasks(5), judge, max_lines=2)
+    start = env.start(np.random.default_rng(0), {"task_id": "t/3"})
+    once = env.advance(start, "    return y")
+    ended, cut = env.advance(once, END_OF_PROGRAM), env.advance(once, "x")
+    assert (start.lines, once.lines, once.over) == ((), ("    return y",), False)
+    assert (ended.terminated, ended.truncated, cut.terminated, cut.truncated) == (True, False, False, True)
+    judged = env.judged([start, ended, once, cut])
+    assert [e.judgement is not None for e in judged] == [False, True, False, True]
+    assert [len(batch) for batch in judge.batches] == [2]
+    assert env.judged([once]) == [once]
+    assert len(judge.batches) == 1
+    with pytest.raises(ResetNeeded):
+        env.advance(ended, "x")
+    with pytest.raises(ResetNeeded, match="no program"):
+        _ = env.episode
 
 
 def test_the_environment_is_registered_at_import_without_a_time_limit():
     spec = gym.spec("CodeGen-v0")
     assert spec.entry_point == "codegym.env:CodeGenEnv"
+    assert spec.vector_entry_point == "codegym.vector:CodeGenVectorEnv"
     assert spec.max_episode_steps is None
     assert codegym.CodeGenEnv is CodeGenEnv
 
