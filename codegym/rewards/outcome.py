@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from codegym.episode import Episode
 from codegym.errors import TaskError
 from codegym.task import Task
-from codegym.verdict import Judgement
+from codegym.verdict import Judgement, Verdict
 
 BELOW_ONE = math.nextafter(1.0, 0.0)
 """The most that a share of tests can be while one of them fails."""
@@ -96,7 +96,7 @@ class WeightedTests(TerminalReward):
         judgement = judgement_of(episode)
         if judgement.passed:
             return 1.0
-        if judgement.verdict == "tampered":
+        if judgement.verdict is Verdict.TAMPERED:
             return 0.0
         weights = self._weights(episode.task)
         passed = sum(w for w, ok in zip(weights, judgement.results, strict=True) if ok)

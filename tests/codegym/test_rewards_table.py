@@ -288,6 +288,31 @@ def test_only_schemes_with_a_schedule_change_with_the_programs_paid():
         assert isinstance(scheme, ScheduledScheme) or later is scheme
 
 
+class NoImports:
+    """The tests' verdict, less a little for every line that imports: a scheme of one's own."""
+
+    def credit(self, episodes):
+        rewards = make_scheme("pass_fail").credit(episodes)
+        for reward, one in zip(rewards, episodes, strict=True):
+            reward[: len(one.lines)] += self._costs(one)
+        return rewards
+
+    def step(self, episodes):
+        return np.array([self._costs(one)[-1] if one.lines else 0.0 for one in episodes])
+
+    def _costs(self, one):
+        return np.array([-0.01 * ("import" in line) for line in one.lines])
+
+
+def test_a_scheme_of_ones_own_needs_two_methods():
+    check_reward_scheme(NoImports())
+    rewards, info = rollout(
+        NoImports(), ["    import os", "    return x"], judgement(TASK, 3), terminated=True
+    )
+    assert rewards == pytest.approx([-0.01, 0, 1])
+    assert info["reward_parts"] == pytest.approx({"outcome": 1.0, "NoImports": -0.01})
+
+
 # ---------------------------------------------------------------- with programs that really run
 
 
@@ -298,14 +323,14 @@ RUN = [
     ("raises at once", ("    # soon", "    y = x // 0", "    return y"), "runtime_error"),
     ("does not parse", ("    y = x +", "    return y"), "syntax_error"),
     ("unfinished", ("    y = (x +",), "syntax_error"),
-    ("endless", ("    while True:", "        pass"), "time_limit"),  # judged once: equal programs are cached
+    ("endless", ("    while True:", "        pass"), "time_limit"),
     ("nothing", (), "syntax_error"),
 ]
 
 
 @pytest.mark.slow
 def test_line_replay_pays_what_judging_the_whole_program_does_with_the_local_judge():
-    with make_judge("local", workers=1) as judge:
+    with make_judge("local", workers=1, time_limit_s=0.3) as judge:
         sources = [(TASK, TASK.assemble("".join(f"{line}\n" for line in lines))) for _, lines, _ in RUN]
         judgements = judge.judge(sources)
         for (name, lines, verdict), whole in zip(RUN, judgements, strict=True):
