@@ -44,9 +44,9 @@ if personality:
     ctypes.CDLL(None).personality(personality)
 if number >= 0:
     def line(code, value, yes=0, no=0): return struct.pack("=HBBI", code, yes, no, value)
-    any_argument = [line(0x20, 0), line(0x05, 0)]
-    this_argument = [line(0x20, 16 + 8 * position), line(0x15, argument, 0, 1)]
-    lines = [line(0x20, 0), line(0x15, number, 0, 3)] + (this_argument if argument >= 0 else any_argument)
+    lines = [line(0x20, 0), line(0x15, number, 0, 3 if argument >= 0 else 1)]
+    if argument >= 0:
+        lines += [line(0x20, 16 + 8 * position), line(0x15, argument, 0, 1)]
     lines += [line(0x06, 0x50000 | code), line(0x06, 0x7FFF0000)]
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.install(b"".join(lines))
