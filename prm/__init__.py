@@ -2,27 +2,37 @@
 
 from prm.agreement import compare_labels
 from prm.alignment import line_end_tokens, newlines_per_token, split_lines
+from prm.audit import audit
 from prm.collect import collect
 from prm.completion import Completer, Completion
 from prm.config import PRMConfig
+from prm.dataset import from_stepwise, read_parquet, to_stepwise, write_parquet
 from prm.evaluation import Estimate, PRMMetrics, evaluate_prm
+from prm.full_scan import FullScanLabeler
 from prm.heads import HEADS
+from prm.labelers import LABELERS, make_labeler
 from prm.labeling import BinarySearchLabeler, Labeler, label_to_file, read_labels
 from prm.model import ProcessRewardModel
+from prm.mutation import MutationLabeler, mutate
 from prm.optimization import RefreshReport, make_optimizer, refresh_prm
 from prm.program import LabeledProgram, SampledProgram
 from prm.reference import ReferenceLabeler, ReferenceScorer
-from prm.selection import SampleClass, SelectionConfig, label_statistics, select
+from prm.selection import SampleClass, SelectionConfig, label_statistics, select, strategy_statistics
+from prm.store import CompletionStore
 from prm.training import PRMReport, train_prm
 
 __all__ = [
     "HEADS",
+    "LABELERS",
     "BinarySearchLabeler",
     "Completer",
     "Completion",
+    "CompletionStore",
     "Estimate",
+    "FullScanLabeler",
     "LabeledProgram",
     "Labeler",
+    "MutationLabeler",
     "PRMConfig",
     "PRMMetrics",
     "PRMReport",
@@ -33,17 +43,25 @@ __all__ = [
     "SampleClass",
     "SampledProgram",
     "SelectionConfig",
+    "audit",
     "collect",
     "compare_labels",
     "evaluate_prm",
+    "from_stepwise",
     "label_statistics",
     "label_to_file",
     "line_end_tokens",
+    "make_labeler",
     "make_optimizer",
+    "mutate",
     "newlines_per_token",
     "read_labels",
+    "read_parquet",
     "refresh_prm",
     "select",
     "split_lines",
+    "strategy_statistics",
+    "to_stepwise",
     "train_prm",
+    "write_parquet",
 ]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from codegym.judge import Judge
 from codegym.task import Task
+from codegym.verdict import Verdict
 from prm.completion import Completer
 from prm.program import SampledProgram
 
@@ -14,6 +15,19 @@ class Encoder(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, with the special tokens that the model expects in front."""
+        ...
+
+
+class TextTokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that programs without a policy's tokens need."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Ends a program."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]:
+        """Tokens of a text."""
         ...
 
 
@@ -67,3 +81,34 @@ def collect(
         )
         for (task, prompt, number, completion), judgement in zip(written, judgements, strict=True)
     ]
+
+
+def program_from_text(
+    tokenizer: TextTokenizer,
+    *,
+    program_id: str,
+    task_id: str,
+    policy: str,
+    prompt: str,
+    completion: str,
+    verdict: Verdict,
+    results: tuple[bool, ...],
+) -> SampledProgram:
+    """A finished program that no policy sampled: prompt and completion tokenised apart, as policies see them.
+
+    Raises:
+        ValueError: If the tokenizer has no end-of-text token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer names no end-of-text token (eos_token_id), which ends a program")
+    return SampledProgram(
+        program_id=program_id,
+        task_id=task_id,
+        policy=policy,
+        prompt_ids=tuple(tokenizer.encode(prompt)),
+        token_ids=(*tokenizer.encode(completion, add_special_tokens=False), tokenizer.eos_token_id),
+        completion=completion,
+        finished=True,
+        verdict=verdict,
+        results=results,
+    )

@@ -1,22 +1,19 @@
 """Line labels from completions: is a right program still within reach after this line?"""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from codegym.episode import is_neutral
 from codegym.errors import TaskError
 from codegym.judge import Judge
 from codegym.storage import append_rows, read_rows
 from codegym.task import Task
-from prm.alignment import Decoder, line_end_tokens, newlines_per_token
-from prm.completion import Completer, Completion
+from prm.alignment import Decoder
+from prm.completion import Completer
+from prm.probing import Prober, Steps
 from prm.program import LabeledProgram, SampledProgram
+from prm.store import CompletionStore, Probe
 
 
 class Labeler(Protocol):
@@ -33,10 +30,10 @@ class Labeler(Protocol):
 
 
 class BinarySearchLabeler:
-    """Finds the last line from which the tests can still be passed (PSGPO, arXiv:2410.17621, Algorithm 1).
+    """Finds the last step from which the tests can still be passed (PSGPO, arXiv:2410.17621, Algorithm 1).
 
     A prefix counts as recoverable if any of `k` completions of it passes all tests. If every prefix of a
-    recoverable prefix is recoverable too, a binary search over the program's T lines needs no more than
+    recoverable prefix is recoverable too, a binary search over the program's T steps needs no more than
     ceil(log2(T + 1)) probes. Lines up to the last recoverable one are +1, those after it -1; comment and
     blank lines are 0 and never probed. The empty prefix counts as recoverable; a program that passes is +1
     throughout.
@@ -50,8 +47,15 @@ class BinarySearchLabeler:
         tokenizer: The completer's and the programs' common tokenizer.
         k: Completions of a prefix before it counts as lost.
         draws_at_once: Completions drawn before looking; a probe ends at its first pass. Divides `k`.
+        k_per_step: More completions for each step of the program that the prefix leaves out, rounded up to
+            whole draws: the more is left to write, the rarer a pass.
         max_new_tokens: Most tokens of a whole completed program.
         temperature: Of the completions.
+        step: What a step is, an entry of `prm.segmentation.STEPS`.
+        reuse: Count completions of a shorter prefix that pass through the probed one as its own, those of
+            other programs for the task included, and draw only what is missing (OmegaPRM's tree,
+            arXiv:2406.06592). Labels then depend on everything labelled before.
+        store: Keeps every completion on disk; a labeler that was killed goes on from its last turn.
         seed: Labels depend on it and on the programs that are labelled in one call.
     """
 
@@ -65,22 +69,29 @@ class BinarySearchLabeler:
         *,
         k: int = 8,
         draws_at_once: int = 4,
+        k_per_step: float = 0.0,
         max_new_tokens: int = 256,
         temperature: float = 1.0,
+        step: str = "line",
+        reuse: bool = False,
+        store: CompletionStore | None = None,
         seed: int = 0,
     ) -> None:
         if not (k >= 1 and 1 <= draws_at_once <= k and k % draws_at_once == 0):
             raise ValueError(f"draws_at_once must divide k, got {draws_at_once=} and {k=}")
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        self.completer = completer
-        self.judge = judge
-        self.tokenizer = tokenizer
-        self.k = k
-        self.draws_at_once = draws_at_once
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.seed = seed
+        if not k_per_step >= 0:
+            raise ValueError(f"k_per_step must be 0 or more, got {k_per_step}")
+        self.prober = Prober(
+            completer,
+            judge,
+            tokenizer,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            store=store,
+            reuse=reuse,
+        )
+        self.k, self.draws_at_once, self.k_per_step, self.step = k, draws_at_once, k_per_step, step
 
     def label(self, programs: Sequence[SampledProgram], tasks: Mapping[str, Task]) -> list[LabeledProgram]:
         """Label every program.
@@ -89,106 +100,103 @@ class BinarySearchLabeler:
             TaskError: If a program's task is missing.
             ValueError: If a program's tokens and lines do not belong together.
         """
-        searches = [_Search(program, task_of(program, tasks), self._newlines) for program in programs]
-        turn = 0
-        while active := [search for search in searches if not search.done]:
-            seed = _seed(self.seed, programs[0].program_id, turn)
-            for search, (n_passed, n_tokens) in zip(active, self._probe(active, seed), strict=True):
-                search.record(n_passed, self.draws_at_once, n_tokens, k=self.k)
-            turn += 1
-        completer = self.completer.identity if turn else ""
-        return [search.labeled(self.source, completer) for search in searches]
+        prober = self.prober
+        searches = [
+            PrefixSearch(Steps(program, task_of(program, tasks), prober.newlines, step=self.step))
+            for program in programs
+        ]
+        if any(not search.done for search in searches):
+            prober.begin(programs, [self.source, self.k, self.draws_at_once, self.k_per_step, self.step])
+        while active := [search for search in searches if not self._settled(search)]:
+            self._advance(active)
+        return [search.labeled(self.source, prober.identity) for search in searches]
 
-    @cached_property
-    def _newlines(self) -> NDArray[np.int64]:
-        return newlines_per_token(self.tokenizer)
+    def tries(self, n_left: int) -> int:
+        """Completions after which a prefix that leaves out `n_left` steps counts as lost."""
+        return self.k + self.draws_at_once * math.ceil(self.k_per_step * n_left / self.draws_at_once)
 
-    def _probe(self, active: Sequence["_Search"], seed: int) -> Iterator[tuple[int, int]]:
-        """Complete every search's current prefix; yields passes and tokens drawn."""
-        prefixes = [search.prefix for search in active]
-        drawn = self.completer.sample(
-            [(*search.program.prompt_ids, *prefix) for search, prefix in zip(active, prefixes, strict=True)],
-            n=self.draws_at_once,
-            max_new_tokens=max(1, self.max_new_tokens - min(map(len, prefixes))),
-            temperature=self.temperature,
-            seed=seed,
+    def _advance(self, active: Sequence["PrefixSearch"]) -> None:
+        """Complete the prefixes that the searches stand at; one drawn for several searches is paid once."""
+        owners: dict[object, PrefixSearch] = {}
+        for number, search in enumerate(active):
+            owners.setdefault(number if self.prober.tree is None else search.probe, search)
+        payers = list(owners.values())
+        turn = self.prober.draw(
+            [search.probe for search in payers], [search.steps.task for search in payers], self.draws_at_once
         )
-        judgements = iter(
-            self.judge.judge(
-                [
-                    (search.task, search.task.assemble(self._text(prefix, completion)))
-                    for search, prefix, completions in zip(active, prefixes, drawn, strict=True)
-                    for completion in completions
-                ]
-            )
-        )
-        for completions in drawn:
-            passed = [next(judgements).passed for _ in completions]
-            yield sum(passed), sum(len(completion.token_ids) for completion in completions)
+        for search, probe in zip(payers, turn.probes, strict=True):
+            search.pay(probe, turn.seconds / len(payers))
+            if self.prober.tree is None:
+                passed, tried = search.counts
+                self._record(search, passed + probe.n_passed, tried + len(probe.draws))
 
-    def _text(self, prefix: tuple[int, ...], completion: Completion) -> str:
-        # decoded together: a character may straddle the cut
-        written = completion.token_ids[:-1] if completion.finished else completion.token_ids
-        return self.tokenizer.decode(
-            [*prefix, *written], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+    def _settled(self, search: "PrefixSearch") -> bool:
+        """Move a search on as far as known completions take it; whether that is to its end."""
+        while not search.done:
+            known = self.prober.known(search.probe)
+            if known is None or not self._record(search, *known):
+                return False
+        return True
+
+    def _record(self, search: "PrefixSearch", passed: int, tried: int) -> bool:
+        return search.record(passed, tried, k=self.tries(len(search.steps) - search.middle))
 
 
-class _Search:
-    """The binary search over one program's lines that are neither blank nor comments.
+class PrefixSearch:
+    """The binary search over one program's steps.
 
     Invariant: the first `low` of them are recoverable, those after the first `high` are not.
     """
 
-    def __init__(self, program: SampledProgram, task: Task, newlines: NDArray[np.int64]) -> None:
-        self.program = program
-        self.task = task
-        self.scored = [index for index, line in enumerate(program.lines) if not is_neutral(line)]
-        self.written = program.token_ids[:-1] if program.finished else program.token_ids
-        self.ends = line_end_tokens(self.written, len(program.lines), newlines)
-        self.high = len(self.scored)
-        self.low = self.high if program.passed else 0
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.high = len(steps)
+        self.low = self.high if steps.program.passed else 0
         self.probes: dict[int, tuple[int, int]] = {}
-        self.n_completions = 0
-        self.n_tokens = 0
+        self.n_completions = self.n_tokens = 0
+        self.seconds = 0.0
 
     @property
     def done(self) -> bool:
+        """Whether the last recoverable step is found."""
         return self.low == self.high
 
     @property
     def middle(self) -> int:
+        """Steps of the prefix being probed."""
         return (self.low + self.high + 1) // 2
 
     @property
-    def n_lines(self) -> int:
-        """Lines of the prefix being probed."""
-        return self.scored[self.middle - 1] + 1
+    def probe(self) -> Probe:
+        """The prefix being probed."""
+        return self.steps.prefix(self.middle)
 
     @property
-    def prefix(self) -> tuple[int, ...]:
-        """Tokens of the prefix being probed."""
-        return self.written[: int(self.ends[self.n_lines - 1]) + 1]
+    def counts(self) -> tuple[int, int]:
+        """Passes and tries of the prefix being probed."""
+        return self.probes.get(self.steps.n_lines(self.middle), (0, 0))
 
-    def record(self, n_passed: int, n_drawn: int, n_tokens: int, *, k: int) -> None:
-        """Note one batch of completions, and move on if it decides the probe."""
-        before = self.probes.get(self.n_lines, (0, 0))
-        passed, tried = before[0] + n_passed, before[1] + n_drawn
-        self.probes[self.n_lines] = (passed, tried)
-        self.n_completions += n_drawn
-        self.n_tokens += n_tokens
+    def pay(self, probe: Probe, seconds: float) -> None:
+        """Note what a batch of completions cost."""
+        self.n_completions += len(probe.draws)
+        self.n_tokens += probe.n_tokens
+        self.seconds += seconds
+
+    def record(self, passed: int, tried: int, *, k: int) -> bool:
+        """Note all completions of the probed prefix, and move on if they decide it; returns whether so."""
+        if tried:
+            self.probes[self.steps.n_lines(self.middle)] = (passed, tried)
         if passed:
             self.low = self.middle
         elif tried >= k:
             self.high = self.middle - 1
+        return passed > 0 or tried >= k
 
     def labeled(self, source: str, completer: str) -> LabeledProgram:
-        labels = [0.0] * len(self.program.lines)
-        for rank, index in enumerate(self.scored):
-            labels[index] = 1.0 if rank < self.low else -1.0
+        """The program with the labels found."""
         return LabeledProgram(
-            program=self.program,
-            labels=tuple(labels),
+            program=self.steps.program,
+            labels=self.steps.labels([1.0] * self.low + [-1.0] * (len(self.steps) - self.low)),
             source=source,
             completer=completer if self.probes else "",
             probes=self.probes,
@@ -197,6 +205,7 @@ class _Search:
                 "tokens": self.n_tokens,
                 "verdicts": self.n_completions,
             },
+            seconds=self.seconds,
         )
 
 
@@ -268,12 +277,12 @@ def read_labels(path: Path) -> list[LabeledProgram]:
     """Labelled programs written so far, in order.
 
     Raises:
-        ValueError: If a row is not a labelled program; names it.
+        ValueError: If a row is not a labelled program; names file, row and field.
     """
-    return [LabeledProgram.from_row(row) for row in read_rows(path)]
-
-
-def _seed(seed: int, program_id: str, turn: int) -> int:
-    """A seed of its own for each batch of draws, the same in every process."""
-    digest = hashlib.sha256(f"{seed}/{program_id}/{turn}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:6], "big")
+    labels = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            labels.append(LabeledProgram.from_row(row))
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+    return labels

@@ -70,22 +70,22 @@ class SampledProgram:
         unknown = set(row) - set(cls.__dataclass_fields__)
         if unknown:
             raise ValueError(f"program {row.get('program_id')!r}: unknown fields {sorted(unknown)}")
-        verdict = _field(row, "verdict", str)
+        verdict = checked_field(row, "verdict", str)
         if verdict not in set(Verdict):
             choices = ", ".join(Verdict)
             raise ValueError(
                 f"program {row.get('program_id')!r}: verdict must be one of {choices}, got {verdict!r:.80}"
             )
         return cls(
-            program_id=_field(row, "program_id", str),
-            task_id=_field(row, "task_id", str),
-            policy=_field(row, "policy", str),
-            prompt_ids=tuple(_items(row, "prompt_ids", int)),
-            token_ids=tuple(_items(row, "token_ids", int)),
-            completion=_field(row, "completion", str),
-            finished=_field(row, "finished", bool),
+            program_id=checked_field(row, "program_id", str),
+            task_id=checked_field(row, "task_id", str),
+            policy=checked_field(row, "policy", str),
+            prompt_ids=tuple(checked_items(row, "prompt_ids", int)),
+            token_ids=tuple(checked_items(row, "token_ids", int)),
+            completion=checked_field(row, "completion", str),
+            finished=checked_field(row, "finished", bool),
             verdict=Verdict(verdict),
-            results=tuple(_items(row, "results", bool)),
+            results=tuple(checked_items(row, "results", bool)),
         )
 
 
@@ -101,6 +101,8 @@ class LabeledProgram:
         completer: Who completed the probed prefixes; "" where nothing was completed.
         probes: Passes and tries per probed prefix length in lines: {m: (k, K)}.
         cost: Completions, tokens and verdicts spent on this program.
+        seconds: Wall-clock time spent on it, its share of what was done in batches; labels that differ only
+            in it are equal.
     """
 
     program: SampledProgram
@@ -109,6 +111,7 @@ class LabeledProgram:
     completer: str = ""
     probes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.program.lines):
@@ -130,6 +133,7 @@ class LabeledProgram:
             "completer": self.completer,
             "probes": {str(m): list(counts) for m, counts in self.probes.items()},
             "cost": dict(self.cost),
+            "seconds": self.seconds,
         }
 
     @classmethod
@@ -139,32 +143,44 @@ class LabeledProgram:
         Raises:
             ValueError: If a field is missing or of the wrong kind; names it.
         """
-        row = {"completer": "", "probes": {}, "cost": {}, **row}
-        probes = {m: _items({m: counts}, m, int) for m, counts in _field(row, "probes", dict).items()}
+        row = {"completer": "", "probes": {}, "cost": {}, "seconds": 0.0, **row}
+        probes = {
+            m: checked_items({m: counts}, m, int) for m, counts in checked_field(row, "probes", dict).items()
+        }
         return cls(
-            program=SampledProgram.from_row(_field(row, "program", dict)),
-            labels=tuple(float(label) for label in _items(row, "labels", float, int)),
-            source=_field(row, "source", str),
-            completer=_field(row, "completer", str),
+            program=SampledProgram.from_row(checked_field(row, "program", dict)),
+            labels=tuple(float(label) for label in checked_items(row, "labels", float, int)),
+            source=checked_field(row, "source", str),
+            completer=checked_field(row, "completer", str),
             probes={int(m): (k, n) for m, (k, n) in probes.items()},
-            cost=_field(row, "cost", dict),
+            cost=checked_field(row, "cost", dict),
+            seconds=float(checked_field(row, "seconds", float, int)),
         )
 
 
-def _field(row: Mapping[str, Any], name: str, *kinds: type) -> Any:
+def checked_field(row: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    """A field of a row.
+
+    Raises:
+        ValueError: If it is missing or of none of these kinds; names it, and the program where the row does.
+    """
+    owner = f"program {row['program_id']!r}: " if "program_id" in row else ""
     if name not in row:
-        raise ValueError(f"program {row.get('program_id')!r}: field {name!r} is missing")
+        raise ValueError(f"{owner}field {name!r} is missing")
     if type(row[name]) not in kinds:
         expected = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(
-            f"program {row.get('program_id')!r}: field {name!r} must be {expected}, got {row[name]!r:.80}"
-        )
+        raise ValueError(f"{owner}field {name!r} must be {expected}, got {row[name]!r:.80}")
     return row[name]
 
 
-def _items(row: Mapping[str, Any], name: str, *kinds: type) -> list[Any]:
-    items = list(_field(row, name, list, tuple))
+def checked_items(row: Mapping[str, Any], name: str, *kinds: type) -> list[Any]:
+    """A list field of a row.
+
+    Raises:
+        ValueError: If it is missing, no list, or an item is of none of these kinds; names field and value.
+    """
+    items = list(checked_field(row, name, list, tuple))
     for item in items:
         if type(item) not in kinds:
-            _field({**row, name: item}, name, *kinds)
+            checked_field({**row, name: item}, name, *kinds)
     return items

@@ -1,5 +1,6 @@
 """Exact line labels, where a task knows the values that a right program computes on its way."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -37,15 +38,19 @@ class ReferenceLabeler:
         Raises:
             TaskError: If a task is missing or has no trace.
         """
+        began = time.perf_counter()
         written = [(task_of(program, tasks), program.lines, program.passed) for program in programs]
+        labels_and_verdicts = _label(self.judge, written)
+        seconds = (time.perf_counter() - began) / max(1, len(programs))
         return [
             LabeledProgram(
                 program=program,
                 labels=tuple(labels.tolist()),
                 source=self.source,
                 cost={"completions": 0, "tokens": 0, "verdicts": n_verdicts},
+                seconds=seconds,
             )
-            for program, (labels, n_verdicts) in zip(programs, _label(self.judge, written), strict=True)
+            for program, (labels, n_verdicts) in zip(programs, labels_and_verdicts, strict=True)
         ]
 
 

@@ -1,8 +1,8 @@
 """Which labelled programs a process reward model is trained on, and what their labels look like."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import fmean, median
 from typing import Any
@@ -64,11 +64,22 @@ def pass_rates(programs: Sequence[LabeledProgram]) -> dict[str, float]:
     return {task_id: fmean(flags) for task_id, flags in passed.items()}
 
 
-def select(programs: Sequence[LabeledProgram], config: SelectionConfig | None = None) -> list[LabeledProgram]:
-    """The programs to train on, in order. Difficulty is judged by the programs given."""
-    config = config or SelectionConfig()
-    rates = pass_rates(programs)
+def select(
+    programs: Sequence[LabeledProgram],
+    selection: SelectionConfig | Callable[[LabeledProgram], bool] | None = None,
+) -> list[LabeledProgram]:
+    """The programs to train on, in order.
 
+    Args:
+        programs: Labelled programs; how hard a task is, is judged by them.
+        selection: A strategy, or a function that says of each program whether to keep it; None keeps all.
+    """
+    if selection is None or isinstance(selection, SelectionConfig):
+        selection = _strategy(selection or SelectionConfig(), pass_rates(programs))
+    return [labeled for labeled in programs if selection(labeled)]
+
+
+def _strategy(config: SelectionConfig, rates: Mapping[str, float]) -> Callable[[LabeledProgram], bool]:
     def keep(labeled: LabeledProgram) -> bool:
         rate = rates[labeled.program.task_id]
         if config.strategy == "revised_only":
@@ -79,7 +90,18 @@ def select(programs: Sequence[LabeledProgram], config: SelectionConfig | None = 
             return config.hard_pass_rate < rate < config.easy_pass_rate
         return True
 
-    return [labeled for labeled in programs if keep(labeled)]
+    return keep
+
+
+def strategy_statistics(
+    programs: Sequence[LabeledProgram], config: SelectionConfig | None = None
+) -> dict[str, dict[str, Any]]:
+    """`label_statistics` of what each strategy would keep; thresholds are those of `config`."""
+    config = config or SelectionConfig()
+    return {
+        strategy: label_statistics(select(programs, replace(config, strategy=strategy)))
+        for strategy in STRATEGIES
+    }
 
 
 def label_statistics(programs: Sequence[LabeledProgram]) -> dict[str, Any]:
@@ -90,7 +112,7 @@ def label_statistics(programs: Sequence[LabeledProgram]) -> dict[str, Any]:
         `positive`, `negative` and `neutral`; `lines_per_program` (mean, median, most); `first_wrong_line`:
         where the labels of failing programs turn negative, as counts by line number; `first_wrong_position`:
         the same as counts in tenths of the program; `no_wrong_line`: failing programs without such a line;
-        `cost`: the sum of the programs' costs.
+        `sources`: programs by who labelled them; `cost`: the sum of the programs' costs and seconds.
     """
     labels = [label for labeled in programs for label in labeled.labels]
     lengths = [len(labeled.labels) for labeled in programs]
@@ -104,7 +126,7 @@ def label_statistics(programs: Sequence[LabeledProgram]) -> dict[str, Any]:
     positions = Counter(min(N_BINS * turn // length, N_BINS - 1) for turn, length in turns)
     cost: Counter[str] = Counter()
     for labeled in programs:
-        cost.update(dict(labeled.cost))
+        cost.update(labeled.cost)
     return {
         "programs": len(programs),
         **{str(kind): classes[kind] for kind in SampleClass},
@@ -122,7 +144,8 @@ def label_statistics(programs: Sequence[LabeledProgram]) -> dict[str, Any]:
         },
         "first_wrong_position": [positions[bin_] for bin_ in range(N_BINS)],
         "no_wrong_line": len(failing) - len(turns),
-        "cost": dict(cost),
+        "sources": dict(Counter(labeled.source for labeled in programs)),
+        "cost": {**cost, "seconds": sum(labeled.seconds for labeled in programs)},
     }
 
 

@@ -16,6 +16,7 @@ from prm.selection import (
     label_statistics,
     pass_rates,
     select,
+    strategy_statistics,
 )
 
 
@@ -35,6 +36,7 @@ def labeled(task, labels, *, passed=False, cost=None):
         labels=labels,
         source="reference",
         cost=cost or {},
+        seconds=0.125,
     )
 
 
@@ -81,6 +83,24 @@ def test_the_default_keeps_everything():
     assert select([]) == []
 
 
+def test_a_selection_of_your_own_is_a_function_of_a_program():
+    assert select(ALL, lambda labeled: len(labeled.labels) == 1) == [CUT, EASY]
+
+
+def test_statistics_of_every_strategy():
+    statistics = strategy_statistics(ALL)
+    assert {name: values["programs"] for name, values in statistics.items()} == {
+        "full": 6,
+        "revised_only": 4,
+        "remove_hard": 3,
+        "medium_only": 2,
+    }
+    assert statistics["full"] == label_statistics(ALL)
+    harder = strategy_statistics(ALL, SelectionConfig(strategy="medium_only", hard_pass_rate=0.5))
+    assert harder["remove_hard"]["programs"] == 1
+    assert harder["full"]["programs"] == 6
+
+
 def test_thresholds_move_what_is_hard_and_easy():
     assert select(ALL, SelectionConfig(strategy="remove_hard", hard_pass_rate=0.5)) == [EASY]
     assert select(ALL, SelectionConfig(strategy="medium_only", easy_pass_rate=0.5)) == []
@@ -118,7 +138,8 @@ def test_statistics_by_hand():
         "first_wrong_line": {"2": 1, "3": 1},
         "first_wrong_position": [0, 0, 0, 0, 0, 2, 0, 0, 0, 0],
         "no_wrong_line": 2,
-        "cost": {"verdicts": 5, "tokens": 20},
+        "sources": {"reference": 6},
+        "cost": {"verdicts": 5, "tokens": 20, "seconds": 0.75},
     }
     json.dumps(statistics)
 
