@@ -209,8 +209,8 @@ def record_calls(source: str, checks: str, entry: str) -> tuple[list[Any], list[
         answers.append(copy.deepcopy(answer))
         return answer
 
-    namespace[entry] = recorder
-    exec(compile(checks, "recorded", "exec", dont_inherit=True), namespace)  # noqa: S102
+    # The function keeps its own namespace, or calls of itself would be recorded too.
+    exec(compile(checks, "recorded", "exec", dont_inherit=True), namespace | {entry: recorder})  # noqa: S102
     return inputs, answers
 
 

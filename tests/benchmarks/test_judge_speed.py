@@ -143,6 +143,11 @@ def test_recorded_calls_are_copies_from_before_the_call():
     assert record_calls(source, checks, "f") == ([[[0]], [[0, 1]]], [[0, 1], [0, 1, 1]])
 
 
+def test_a_functions_calls_of_itself_are_not_recorded():
+    source = "def f(n):\n    return n and 1 + f(n - 1)\n"
+    assert record_calls(source, "assert f(3) == 3", "f") == ([[3]], [3])
+
+
 def test_call_tests_become_assertions():
     tests = (CallTest(args=([1], "a"), expected=(1,)), CallTest(args=(), expected=None))
     task = Task(task_id="t", prompt="", entry_point="f", tests=tests)
