@@ -19,8 +19,6 @@ from codegym.judge.run import Budget, Run, Stopped, own_cpu_limit
 from codegym.verdict import Verdict
 
 _MESSAGE_CHARACTERS = 300
-# The tests' own work on the program's values may take this much longer than the program.
-_OWN_CPU_EXTRA_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,7 @@ class Grader:
             assertions=json.loads(assertions),
             prompt=prompt.decode("utf-8", "surrogatepass"),
         )
-        with own_cpu_limit(self._limits.cpu_s + _OWN_CPU_EXTRA_S):
+        with own_cpu_limit(budget):
             outcomes = self._judge_functions(budget, source, tests) if len(tests) else []
             outcomes += self._judge_stdio(budget, source, json.loads(stdio))
         # Tests travel by kind and are reported in the task's order.

@@ -25,6 +25,9 @@ WALL_EXTRA_S = 1.0
 # How long a program may do nothing, beyond its CPU limit.
 _IDLE_EXTRA_S = 0.2
 _SLICE_S = 0.02
+# What program and tests together may use beyond the limit, and how often that is looked at.
+_TESTS_EXTRA_S = 0.3
+_LOOK_S = 0.05
 
 
 class Stopped(BaseException):
@@ -64,6 +67,11 @@ class Budget:
     def end(self, cpu_s: float) -> None:
         """Settle a process that has used `cpu_s` seconds in its life."""
         self.cpu_s += max(0.0, cpu_s - self._base_s)
+        self._pid = 0
+
+    def used_s(self) -> float:
+        """CPU seconds used so far."""
+        return self.cpu_s + process_cpu_s(self._pid) - self._base_s if self._pid else self.cpu_s
 
     def spend(self, waited_s: float) -> float:
         """Count a slice of waiting; return how long to wait next.
@@ -72,7 +80,7 @@ class Budget:
             Stopped: If a limit is reached.
         """
         self._waited_s += waited_s
-        cpu_s = self.cpu_s + process_cpu_s(self._pid) - self._base_s
+        cpu_s = self.used_s()
         left = self.limits.cpu_s - cpu_s
         if left <= 0:
             raise Stopped(Verdict.TIME_LIMIT, f"used more than {self.limits.cpu_s:g} s of CPU time")
@@ -85,14 +93,17 @@ class Budget:
 
 
 @contextmanager
-def own_cpu_limit(seconds: float) -> Iterator[None]:
-    """Raise Stopped when this process itself has used that much CPU: values can make honest tests endless."""
+def own_cpu_limit(budget: Budget) -> Iterator[None]:
+    """Raise Stopped when program and tests together have used too much: values can make tests endless."""
+    started = time.process_time()
 
-    def ring(_number: int, _frame: object) -> None:
-        raise Stopped(Verdict.TIME_LIMIT, "the tests did not finish on the program's values")
+    def look(_number: int, _frame: object) -> None:
+        own_s = time.process_time() - started
+        if budget.used_s() + own_s > budget.limits.cpu_s + _TESTS_EXTRA_S:
+            raise Stopped(Verdict.TIME_LIMIT, "the tests did not finish on the program's values")
 
-    previous = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    previous = signal.signal(signal.SIGPROF, look)
+    signal.setitimer(signal.ITIMER_PROF, _LOOK_S, _LOOK_S)
     try:
         yield
     finally:
