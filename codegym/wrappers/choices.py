@@ -48,7 +48,7 @@ class LineChoices(LineSender[NDArray[np.float32], np.int64]):
         proposer: str | Proposer,
         k: int = 4,
         *,
-        n_features: int = 256,
+        n_features: int = 1024,
         proposer_options: Mapping[str, Any] | None = None,
     ) -> None:
         if k < 1 or n_features < 1:
