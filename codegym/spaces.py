@@ -18,7 +18,8 @@ class CodeSpace(gymnasium.Space[str]):
     pass `shared_memory=False`.
 
     Args:
-        one_line: Whether members are actions: a line without newline or NUL, or END_OF_PROGRAM.
+        one_line: Whether members are actions: a line without newline or NUL, END_OF_PROGRAM, or the
+            CUT_PROGRAM of wrappers with limits of their own.
         is_source: Whether members are programs: text without NUL, which Python source cannot hold.
         seed: Seeds `sample`, which draws short strings for checks and demonstrations.
     """
@@ -34,7 +35,7 @@ class CodeSpace(gymnasium.Space[str]):
         return False
 
     def contains(self, x: Any) -> bool:
-        """Whether `x` is a string, and for actions a line or END_OF_PROGRAM."""
+        """Whether `x` is a string, and of the kind that this space holds."""
         if not isinstance(x, str):
             return False
         if self.one_line:
