@@ -10,11 +10,13 @@ from codegym.table import resolve
 COMMANDS = {
     "psgpo": "agents.commands.psgpo:main",
     "judge": "agents.commands.judge:main",
+    "label": "agents.commands.label:main",
     "tasks": "agents.commands.tasks:main",
 }
 SUMMARY = {
     "psgpo": "run the whole method: SFT, RL baseline, labels, PRM, PSGPO, oracle, evaluation, report",
     "judge": "judge files against a task's tests",
+    "label": "label the lines of programs, resumably, or show labels beside tokens",
     "tasks": "list task sources, count the tasks of one, or show a task with its tests",
 }
 BAD_INPUT = 2

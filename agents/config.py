@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from agents.bundled import TinyModelConfig
 from agents.psgpo_config import PSGPOConfig
@@ -16,7 +16,7 @@ from codegym.tasks import TASK_SOURCES, load_tasks
 from prm.config import PRMConfig
 from prm.selection import SelectionConfig
 
-LabelSource = Literal["reference", "binary_search"]
+LabelSource = Literal["reference", "binary_search", "full_scan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class LabelConfig:
     checkpoints: int = 4  # of the RL baseline, evenly spaced, that programs are collected from
     programs_per_task: int = 1  # drawn per checkpoint and training task
     source: LabelSource = (
-        "reference"  # what the PRM learns from; binary_search needs no reference (the paper)
+        "reference"  # what the PRM learns from; the others need no reference, binary_search is the paper's
     )
     audited: int = 128  # failing programs labelled by the other source too, to compare; 0 for none
-    k: int = 8  # completions of a prefix before binary search counts it as lost
+    k: int = 8  # completions of a prefix before it counts as lost
     chunk: int = 128  # programs labelled at once: what a kill can lose
 
     def __post_init__(self) -> None:
@@ -38,8 +38,7 @@ class LabelConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.audited < 0:
             raise ValueError(f"audited must not be negative, got {self.audited}")
-        if self.source not in ("reference", "binary_search"):
-            raise ValueError(f"source must be reference or binary_search, got {self.source!r}")
+        check_name(self.source, get_args(LabelSource), "label source")
 
 
 @dataclass(frozen=True, kw_only=True)

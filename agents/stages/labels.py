@@ -15,47 +15,61 @@ from codegym.task import Task
 from prm.agreement import compare_labels
 from prm.collect import collect
 from prm.completion import Completer
-from prm.labeling import BinarySearchLabeler, Labeler, label_to_file, read_labels
+from prm.labelers import make_labeler as labeler_by_name
+from prm.labelers import options_of
+from prm.labeling import Labeler, label_to_file, read_labels
 from prm.program import LabeledProgram, SampledProgram
 from prm.reference import ReferenceLabeler
 from prm.selection import label_statistics
+from prm.store import CompletionStore
 
 PROGRAMS, LABELS, AUDIT = "programs.jsonl", "labels.jsonl", "audit.jsonl"
+COMPLETIONS = "completions.jsonl"
 TASKS_AT_ONCE = 128
 
 
 class CheckpointLabeler:
-    """Binary search in which every program is completed by the checkpoint that wrote it (the paper's way)."""
+    """Labels by completion in which every program is completed by the checkpoint that wrote it.
 
-    source = BinarySearchLabeler.source
+    Args:
+        context: The run.
+        source: Which labeler, an entry of `prm.labelers.LABELERS`; binary search is the paper's way.
+    """
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self._labelers: dict[str, BinarySearchLabeler] = {}
+    def __init__(self, context: Context, source: str = "binary_search") -> None:
+        self.context, self.source = context, source
+        self._store = CompletionStore(context.path / COMPLETIONS)
+        self._labelers: dict[str, Labeler] = {}
 
     def label(self, programs: Sequence[SampledProgram], tasks: Mapping[str, Task]) -> list[LabeledProgram]:
         """Label every program, in order."""
         labeled: dict[str, LabeledProgram] = {}
         for policy in dict.fromkeys(program.policy for program in programs):
             if policy not in self._labelers:
-                self._labelers[policy] = binary_search(self.context, load_sampler(self.context, policy))
+                completer = load_sampler(self.context, policy)
+                self._labelers[policy] = by_completion(self.context, self.source, completer, self._store)
             mine = [program for program in programs if program.policy == policy]
             for item in self._labelers[policy].label(mine, tasks):
                 labeled[item.program.program_id] = item
         return [labeled[program.program_id] for program in programs]
 
 
-def binary_search(context: Context, completer: Completer) -> BinarySearchLabeler:
-    """The run's binary search with that completer."""
+def by_completion(
+    context: Context, source: str, completer: Completer, store: CompletionStore | None = None
+) -> Labeler:
+    """The run's labeler by completion with that completer."""
     config = context.config
-    return BinarySearchLabeler(
-        completer,
-        context.judge,
-        completer.tokenizer,  # type: ignore[attr-defined]
-        k=config.label.k,
-        draws_at_once=max(n for n in (1, 2, 3, 4) if config.label.k % n == 0),
-        max_new_tokens=config.rl.max_new_tokens,
+    options: dict[str, Any] = {"k": config.label.k, "max_new_tokens": config.rl.max_new_tokens}
+    if "draws_at_once" in options_of(source):
+        options["draws_at_once"] = max(n for n in (1, 2, 3, 4) if config.label.k % n == 0)
+    return labeler_by_name(
+        source,
+        judge=context.judge,
+        completer=completer,
+        tokenizer=completer.tokenizer,  # type: ignore[attr-defined]
         seed=config.seed,
+        store=store,
+        **options,
     )
 
 
@@ -65,14 +79,17 @@ def make_labeler(context: Context, completer: Completer | None = None) -> Labele
     Raises:
         ValueError: If labels by reference are wanted but the tasks carry no trace.
     """
-    if context.config.label.source == "reference":
+    source = context.config.label.source
+    if source == "reference":
         if not context.traced:
             raise ValueError(
                 f"tasks of {context.config.tasks!r} carry no trace of a right program's values, "
                 "which labels by reference need; use --label.source binary_search"
             )
         return ReferenceLabeler(context.judge)
-    return CheckpointLabeler(context) if completer is None else binary_search(context, completer)
+    return (
+        CheckpointLabeler(context, source) if completer is None else by_completion(context, source, completer)
+    )
 
 
 def load_sampler(context: Context, folder: str) -> Completer:

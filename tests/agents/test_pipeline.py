@@ -14,6 +14,7 @@ import pytest
 from agents.evaluation import read_evaluation
 from agents.stages import STAGES
 from codegym.storage import read_rows
+from prm.labeling import read_labels
 
 SETTINGS = [
     *("--scale", "smoke", "--seed", "3", "--threads", "1"),
@@ -116,7 +117,7 @@ def test_killed_in_every_kind_of_stage_it_ends_like_an_uninterrupted_run(whole, 
     assert (out / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
     assert (out / "programs.jsonl").read_bytes() == (whole / "programs.jsonl").read_bytes()
     for name in ("labels.jsonl", "audit.jsonl"):
-        assert rows(out / name) == rows(whole / name)
+        assert read_labels(out / name) == read_labels(whole / name)
     for place in ("sft", "baseline/policy", "prm", "psgpo/policy", "psgpo/prm", "oracle/policy"):
         names = sorted(path.name for path in (whole / place).glob("*.safetensors"))
         assert names
