@@ -47,15 +47,15 @@ class PoolGoneError(Exception):
 class Budget:
     """CPU and idle time of one program, over all its processes.
 
-    CPU time decides. Idle time is wall time spent waiting for the program, less its CPU time and less the
-    time it stood in the queue for a core, so neither a loaded machine nor the tests' own work counts.
+    CPU time decides. Idle time is wall time spent waiting for the program while none of its threads wants a
+    core, so neither a loaded machine nor the tests' own work counts.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.wall_stop = time.monotonic() + WALL_FACTOR * limits.cpu_s + WALL_EXTRA_S
         self.cpu_s = 0.0
-        self._waited_s = 0.0
+        self._idle_s = 0.0
         self._pid = 0
         self._base_s = 0.0
 
@@ -79,13 +79,12 @@ class Budget:
         Raises:
             Stopped: If a limit is reached.
         """
-        self._waited_s += waited_s
-        cpu_s = self.used_s()
-        left = self.limits.cpu_s - cpu_s
+        left = self.limits.cpu_s - self.used_s()
         if left <= 0:
             raise Stopped(Verdict.TIME_LIMIT, f"used more than {self.limits.cpu_s:g} s of CPU time")
-        idle_s = self._waited_s - cpu_s - _queued_s(self._pid)
-        if idle_s > self.limits.cpu_s + _IDLE_EXTRA_S:
+        if not _wants_a_core(self._pid):
+            self._idle_s += waited_s
+        if self._idle_s > self.limits.cpu_s + _IDLE_EXTRA_S:
             raise Stopped(Verdict.TIME_LIMIT, f"idle for more than {self.limits.cpu_s:g} s")
         if time.monotonic() > self.wall_stop:
             raise Stopped(Verdict.TIME_LIMIT, "wall time ran out")
@@ -242,9 +241,14 @@ def process_cpu_s(pid: int) -> float:
         return 0.0
 
 
-def _queued_s(pid: int) -> float:
-    """Return how long a process was ready to run but had no core; 0 where the system does not tell."""
+def _wants_a_core(pid: int) -> bool:
+    """Whether a thread of a process runs or could run right now; False where the system does not tell.
+
+    The kernel's sum of a process's time in the queue will not do: it lacks the wait that still goes on.
+    """
     try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
+        stats = [(thread / "stat").read_bytes() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return False
+    # Behind the name, which may contain anything: R runs or is ready to, D waits for the kernel itself.
+    return any(stat.rpartition(b")")[2].split()[0] in (b"R", b"D") for stat in stats)

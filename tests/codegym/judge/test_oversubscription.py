@@ -110,3 +110,13 @@ def test_a_process_that_sleeps_is_idle_until_the_limit():
         with pytest.raises(Stopped, match="idle"):
             wait_for(sleeper.pid, 4 * LIMIT_S)
         sleeper.kill()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this test itself needs a core")
+def test_a_process_that_waits_for_a_core_is_not_idle():
+    core = min(os.sched_getaffinity(0))
+    with spinning(3, {core}), spinning(1, {core}) as [starved]:
+        # Less than a thousandth of the core, in slices that are seconds apart.
+        os.sched_setscheduler(starved.pid, os.SCHED_IDLE, os.sched_param(0))
+        time.sleep(0.5)
+        wait_for(starved.pid, 4 * LIMIT_S)
