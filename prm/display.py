@@ -1,4 +1,7 @@
-"""Labels beside the tokens that they belong to, as text for people."""
+"""Labels as text for people: beside their tokens, and in sum."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from prm.alignment import Decoder, line_of_token, newlines_per_token
 from prm.program import LabeledProgram
@@ -29,6 +32,22 @@ def show_labels(labeled: LabeledProgram, tokenizer: Decoder) -> str:
         f"{program.program_id}  {program.verdict}  {labeled.source}{completer}\n"
         f"{'line':>4}  {'label':>5}  {'passes':>7}  tokens\n{''.join(rows)}"
     )
+
+
+def show_statistics(statistics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Label statistics of every selection strategy, where labels flip, and the cost, as text for people."""
+    columns = ("programs", "correct", "revised", "wrong", "lines", "positive", "negative", "neutral")
+    rows = [["strategy", *columns, "lines/program"]]
+    for strategy, values in statistics.items():
+        cells = [f"{values[name]:.3f}" if name in columns[5:] else str(values[name]) for name in columns]
+        rows.append([strategy, *cells, f"{values['lines_per_program']['mean']:.1f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    full = statistics["full"]
+    flips = " ".join(map(str, full["first_wrong_position"]))
+    cost = ", ".join(f"{amount:,.6g} {what}" for what, amount in full["cost"].items())
+    lines += [f"first wrong line, by tenths of the program: {flips}", f"cost: {cost}"]
+    return "\n".join(lines) + "\n"
 
 
 def _probe(labeled: LabeledProgram, n_lines: int) -> str:

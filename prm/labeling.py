@@ -13,7 +13,8 @@ from prm.alignment import Decoder
 from prm.completion import Completer
 from prm.probing import Prober, Steps
 from prm.program import LabeledProgram, SampledProgram
-from prm.store import CompletionStore, Probe
+from prm.search import PrefixSearch
+from prm.store import CompletionStore
 
 
 class Labeler(Protocol):
@@ -115,7 +116,7 @@ class BinarySearchLabeler:
         """Completions after which a prefix that leaves out `n_left` steps counts as lost."""
         return self.k + self.draws_at_once * math.ceil(self.k_per_step * n_left / self.draws_at_once)
 
-    def _advance(self, active: Sequence["PrefixSearch"]) -> None:
+    def _advance(self, active: Sequence[PrefixSearch]) -> None:
         """Complete the prefixes that the searches stand at; one drawn for several searches is paid once."""
         owners: dict[object, PrefixSearch] = {}
         for number, search in enumerate(active):
@@ -130,7 +131,7 @@ class BinarySearchLabeler:
                 passed, tried = search.counts
                 self._record(search, passed + probe.n_passed, tried + len(probe.draws))
 
-    def _settled(self, search: "PrefixSearch") -> bool:
+    def _settled(self, search: PrefixSearch) -> bool:
         """Move a search on as far as known completions take it; whether that is to its end."""
         while not search.done:
             known = self.prober.known(search.probe)
@@ -138,75 +139,8 @@ class BinarySearchLabeler:
                 return False
         return True
 
-    def _record(self, search: "PrefixSearch", passed: int, tried: int) -> bool:
+    def _record(self, search: PrefixSearch, passed: int, tried: int) -> bool:
         return search.record(passed, tried, k=self.tries(len(search.steps) - search.middle))
-
-
-class PrefixSearch:
-    """The binary search over one program's steps.
-
-    Invariant: the first `low` of them are recoverable, those after the first `high` are not.
-    """
-
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
-        self.high = len(steps)
-        self.low = self.high if steps.program.passed else 0
-        self.probes: dict[int, tuple[int, int]] = {}
-        self.n_completions = self.n_tokens = 0
-        self.seconds = 0.0
-
-    @property
-    def done(self) -> bool:
-        """Whether the last recoverable step is found."""
-        return self.low == self.high
-
-    @property
-    def middle(self) -> int:
-        """Steps of the prefix being probed."""
-        return (self.low + self.high + 1) // 2
-
-    @property
-    def probe(self) -> Probe:
-        """The prefix being probed."""
-        return self.steps.prefix(self.middle)
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Passes and tries of the prefix being probed."""
-        return self.probes.get(self.steps.n_lines(self.middle), (0, 0))
-
-    def pay(self, probe: Probe, seconds: float) -> None:
-        """Note what a batch of completions cost."""
-        self.n_completions += len(probe.draws)
-        self.n_tokens += probe.n_tokens
-        self.seconds += seconds
-
-    def record(self, passed: int, tried: int, *, k: int) -> bool:
-        """Note all completions of the probed prefix, and move on if they decide it; returns whether so."""
-        if tried:
-            self.probes[self.steps.n_lines(self.middle)] = (passed, tried)
-        if passed:
-            self.low = self.middle
-        elif tried >= k:
-            self.high = self.middle - 1
-        return passed > 0 or tried >= k
-
-    def labeled(self, source: str, completer: str) -> LabeledProgram:
-        """The program with the labels found."""
-        return LabeledProgram(
-            program=self.steps.program,
-            labels=self.steps.labels([1.0] * self.low + [-1.0] * (len(self.steps) - self.low)),
-            source=source,
-            completer=completer if self.probes else "",
-            probes=self.probes,
-            cost={
-                "completions": self.n_completions,
-                "tokens": self.n_tokens,
-                "verdicts": self.n_completions,
-            },
-            seconds=self.seconds,
-        )
 
 
 def task_of(program: SampledProgram, tasks: Mapping[str, Task]) -> Task:

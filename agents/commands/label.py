@@ -25,7 +25,7 @@ from codegym.table import check_name
 from codegym.task import Task
 from codegym.tasks import load_tasks
 from prm.dataset import write_parquet, write_stepwise
-from prm.display import show_labels
+from prm.display import show_labels, show_statistics
 from prm.labelers import LABELERS, make_labeler, needs, options_of
 from prm.labeling import label_to_file, read_labels
 from prm.mutation import mutate
@@ -152,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
     _export(options, labels, parts)
     statistics = strategy_statistics(labels)
     write_json(options.out / STATISTICS, statistics)
-    sys.stdout.write(table(statistics))
+    sys.stdout.write(show_statistics(statistics))
     return 0
 
 
@@ -269,19 +269,3 @@ def _export(options: LabelOptions, labels: Sequence[LabeledProgram], parts: _Par
         write_parquet(options.out / PARQUET, labels)
     elif options.format == "stepwise":
         write_stepwise(options.out / STEPWISE, labels, parts.tokenizer)
-
-
-def table(statistics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Label statistics of every selection strategy, where labels flip, and the cost, as text for people."""
-    columns = ("programs", "correct", "revised", "wrong", "lines", "positive", "negative", "neutral")
-    rows = [["strategy", *columns, "lines/program"]]
-    for strategy, values in statistics.items():
-        cells = [f"{values[name]:.3f}" if name in columns[5:] else str(values[name]) for name in columns]
-        rows.append([strategy, *cells, f"{values['lines_per_program']['mean']:.1f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    full = statistics["full"]
-    flips = " ".join(map(str, full["first_wrong_position"]))
-    cost = ", ".join(f"{amount:,.6g} {what}" for what, amount in full["cost"].items())
-    lines += [f"first wrong line, by tenths of the program: {flips}", f"cost: {cost}"]
-    return "\n".join(lines) + "\n"

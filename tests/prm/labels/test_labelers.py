@@ -6,10 +6,11 @@ import pytest
 
 from codegym import UnknownNameError
 from codegym.table import resolve
-from prm.display import show_labels
+from prm.display import show_labels, show_statistics
 from prm.labelers import LABELERS, make_labeler, needs, options_of
 from prm.labeling import BinarySearchLabeler, label_to_file, read_labels
 from prm.program import LabeledProgram
+from prm.selection import STRATEGIES, strategy_statistics
 
 
 @pytest.mark.parametrize("name", LABELERS)
@@ -101,3 +102,27 @@ def test_a_cut_program_and_an_empty_one_can_be_shown(scripted):
     assert shown.splitlines()[-1] == "   2  -1.00           b| |="
     nothing = LabeledProgram(program=scripted.program([]), labels=(), source="s")
     assert show_labels(nothing, scripted.tokenizer).count("\n") == 2
+
+
+def test_statistics_are_a_table_with_flips_and_cost(scripted):
+    failing, passing = scripted.program(), scripted.program(number=1, passed=True)
+    labels = [
+        LabeledProgram(
+            program=failing,
+            labels=(1.0, 1.0, 1.0, -1.0, -1.0, -1.0),
+            source="s",
+            cost={"completions": 1234},
+            seconds=0.25,
+        ),
+        LabeledProgram(program=passing, labels=(1.0,) * 6, source="s", cost={"completions": 0}),
+    ]
+    shown = show_statistics(strategy_statistics(labels)).splitlines()
+    assert [line.split()[0] for line in shown[:5]] == ["strategy", *STRATEGIES]
+    full = dict(zip(shown[0].split(), shown[1].split(), strict=True))
+    assert full == {
+        "strategy": "full", "programs": "2", "correct": "1", "revised": "1", "wrong": "0", "lines": "12",
+        "positive": "0.750", "negative": "0.250", "neutral": "0.000", "lines/program": "6.0",
+    }  # fmt: skip
+    assert shown[5] == "first wrong line, by tenths of the program: 0 0 0 0 0 1 0 0 0 0"
+    assert shown[6] == "cost: 1,234 completions, 0.25 seconds"
+    assert len({len(line) for line in shown[:5]}) == 1
