@@ -19,7 +19,9 @@ class ReferenceLabeler:
     """Labels the lines of programs by executing them against the reference's values.
 
     A line is right (+1) iff every step that ends at or before it computed the traced value in every traced
-    call. So in a wrong step of several lines only the last of them, and everything after, is wrong (-1).
+    call. So in a wrong step of several lines only the last of them, and everything after, is wrong (-1);
+    but where one statement computes several steps, a `try` around them all for example, none of its lines is
+    right unless all of its values are.
     Lines from the first that does not parse, or that leaves the function, are wrong. Comment and blank lines
     are neutral (0). A program that passes its tests is right throughout, however it got there.
 
@@ -103,10 +105,11 @@ def _right_lines(program: SteppedProgram, judgement: Judgement | None) -> int:
     if judgement is None or program.job is None:
         return program.n_sound
     n_calls = len(judgement.results) // sum(len(step.names) for step in program.steps)
-    at = 0
+    at = n_before = 0
     for step in program.steps:
         n_tests = n_calls * len(step.names)
         if not all(judgement.results[at : at + n_tests]):
-            return step.last_line - 1
+            return step.last_line - 1 if len(step.names) == 1 else n_before
         at += n_tests
+        n_before = step.last_line
     return program.n_sound

@@ -67,6 +67,18 @@ BY_HAND = {
         [V1, "    v2 = []", "    for x in v1:", "        v2.append(x * 3)", V3, RETURN],
         [1, 1, 1, -1, -1, -1],
     ),
+    "all steps in one statement, one of them wrong": (
+        ["    if True:", f"    {V1}", "        v2 = v1", f"    {V3}", RETURN],
+        [-1, -1, -1, -1, -1],
+    ),
+    "a right step, then a wrong one and the rest in one statement": (
+        [V1, "    try:", "        v2 = v1", f"    {V3}", "    finally:", "        pass", RETURN],
+        [1, -1, -1, -1, -1, -1, -1],
+    ),
+    "all steps in one statement, all right": (
+        ["    if True:", f"    {V1}", f"    {V2}", f"    {V3}", "    return max(v3)"],
+        [1, 1, 1, 1, -1],
+    ),
     "a right step of three lines": (
         [V1, "    v2 = []", "    for x in v1:", "        v2.append(x * 2)", "    v3 = v2", RETURN],
         [1, 1, 1, 1, -1, -1],
