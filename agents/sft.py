@@ -117,16 +117,7 @@ def train_sft(
         return _finished(folder, fingerprint)
     folder.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = folder.with_name(f".{folder.name}.checkpoint.safetensors")
-    optimizer = AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    state = (
-        read_checkpoint(checkpoint, model, optimizer, fingerprint) if checkpoint.exists() else TrainingState()
-    )
+    optimizer, state = _resume(model, config, checkpoint, fingerprint)
     batches = plan_steps(
         examples,
         batch_tokens=config.batch_tokens,
@@ -161,6 +152,22 @@ def train_sft(
     _write_folder(folder, model, tokenizer, {"fingerprint": fingerprint, "config": asdict(config)}, metrics)
     checkpoint.unlink(missing_ok=True)
     return metrics
+
+
+def _resume(
+    model: PreTrainedModel, config: SFTConfig, checkpoint: Path, fingerprint: str
+) -> tuple[Optimizer, TrainingState]:
+    """The optimizer and how far the run has come; from the checkpoint, weights included, if there is one."""
+    optimizer = AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    if not checkpoint.exists():
+        return optimizer, TrainingState()
+    return optimizer, read_checkpoint(checkpoint, model, optimizer, fingerprint)
 
 
 def learning_rate_at(step: int, n_steps: int, config: SFTConfig) -> float:
