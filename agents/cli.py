@@ -12,12 +12,14 @@ COMMANDS = {
     "judge": "agents.commands.judge:main",
     "label": "agents.commands.label:main",
     "tasks": "agents.commands.tasks:main",
+    "doctor": "agents.commands.doctor:main",
 }
 SUMMARY = {
     "psgpo": "run the whole method: SFT, RL baseline, labels, PRM, PSGPO, oracle, evaluation, report",
     "judge": "judge files against a task's tests",
     "label": "label the lines of programs, resumably, or show labels beside tokens",
     "tasks": "list task sources, count the tasks of one, or show a task with its tests",
+    "doctor": "examine a task set and a reward scheme before anyone trains on them",
 }
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -99,13 +99,23 @@ def _availability(name: str) -> str:
 
 
 def _source_options(options: TasksOptions) -> dict[str, Any]:
+    path = {"path": str(options.path)} if options.path is not None else {}
+    return json_object("--options", options.options) | path
+
+
+def json_object(flag: str, text: str) -> dict[str, Any]:
+    """The JSON object that is the value of an option.
+
+    Raises:
+        ValueError: If it is none; names the option.
+    """
     try:
-        given = json.loads(options.options)
+        given = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"--options must be a JSON object, got {options.options!r} ({error})") from error
+        raise ValueError(f"{flag} must be a JSON object, got {text!r} ({error})") from error
     if not isinstance(given, dict):
-        raise ValueError(f"--options must be a JSON object, got {options.options!r}")
-    return given | ({"path": str(options.path)} if options.path is not None else {})
+        raise ValueError(f"{flag} must be a JSON object, got {text!r}")
+    return given
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codegym.episode import Episode
 from codegym.judge import Judge
@@ -81,6 +82,29 @@ def probe_gains(scheme: RewardScheme, episodes: Sequence[Episode], judge: Judge)
     failing = [episode for episode in episodes if not outcome(episode)]
     if not failing:
         raise ValueError(f"hack probes need at least one failing program, got {len(episodes)} that pass")
+    before, after = probe_returns(scheme, failing, judge)
+    return {name: float((returns - before).mean()) for name, returns in after.items()}
+
+
+def probe_returns(
+    scheme: RewardScheme, failing: Sequence[Episode], judge: Judge
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """The returns of failing programs, as they are and after each probe.
+
+    Args:
+        scheme: The reward scheme under test.
+        failing: Judged episodes of failing programs.
+        judge: Judges the rewritten programs.
+
+    Returns:
+        The returns [B]; and by probe those of the rewritten programs [B], where one that passes after all
+        has the return that it had before.
+
+    Raises:
+        ValueError: If one of the programs passes.
+    """
+    if any(map(outcome, failing)):
+        raise ValueError(f"hack probes need failing programs, got one that passes among {len(failing)}")
     hacked = [
         replace(episode, lines=apply_probe(name, episode.task, episode.lines), judgement=None)
         for name in PROBES
@@ -88,11 +112,10 @@ def probe_gains(scheme: RewardScheme, episodes: Sequence[Episode], judge: Judge)
     ]
     judgements = judge.judge([(episode.task, episode.source) for episode in hacked])
     hacked = [replace(e, judgement=result) for e, result in zip(hacked, judgements, strict=True)]
-    before = np.tile([credit.sum() for credit in scheme.credit(failing)], len(PROBES))
-    after = np.array([credit.sum() for credit in scheme.credit(hacked)])
-    still_fails = np.array([not outcome(episode) for episode in hacked])
-    gains = np.where(still_fails, after - before, 0.0).reshape(len(PROBES), len(failing)).mean(axis=1)
-    return dict(zip(PROBES, gains.tolist(), strict=True))
+    before = np.array([credit.sum() for credit in scheme.credit(failing)])
+    after = np.array([credit.sum() for credit in scheme.credit(hacked)]).reshape(len(PROBES), len(failing))
+    passes = np.array([bool(outcome(episode)) for episode in hacked]).reshape(after.shape)
+    return before, dict(zip(PROBES, np.where(passes, before, after), strict=True))
 
 
 # --- the probes: from a task and the lines of a program that parses to other lines --------------------------
