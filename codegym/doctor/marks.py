@@ -6,7 +6,8 @@
 | tests | as a set, without regard to the entry point's name: what solves one task solves the other |
 | reference | the syntax tree but for docstrings, annotations and the names that the program binds itself |
 
-References whose trees have fewer than `FEWEST_NODES` nodes, as `return a * b` has, have no mark.
+References whose trees have fewer than `FEWEST_NODES` nodes, as `return a * b` has, have no mark, and nothing
+has that does not parse, is nested too deeply or is no plain data.
 """
 
 import ast
@@ -82,7 +83,7 @@ def _reference_text(task: Task) -> str:
         return ""
     try:
         text = normal_form(tree := parse(task.assemble(task.reference)))
-    except SyntaxError:
+    except (SyntaxError, RecursionError):
         return ""
     return text if sum(1 for _ in ast.walk(tree)) >= FEWEST_NODES else ""
 
@@ -90,7 +91,7 @@ def _reference_text(task: Task) -> str:
 def _tests_text(task: Task) -> str:
     try:
         return "\n".join(sorted({_test_text(task, test) for test in task.tests}))
-    except (CodecError, SyntaxError):
+    except (CodecError, SyntaxError, RecursionError):
         return ""
 
 

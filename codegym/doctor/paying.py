@@ -41,18 +41,17 @@ def _hacked(hacks: Hacks, name: str, gain: float) -> Finding | None:
     after = hacks.after[name]
     rise = after - hacks.before
     too_much = (rise > _ROUNDING) & (after >= hacks.ceilings)
-    if not too_much.any() and gain <= _ROUNDING:
+    if too_much.any():
+        severity, worst = Severity.ERROR, int(np.where(too_much, after - hacks.ceilings, -np.inf).argmax())
+        level = f"; {int(too_much.sum())} of {len(rise)} then earn as much as a passing one"
+    elif gain > _ROUNDING:
+        severity, worst, level = Severity.WARNING, int(rise.argmax()), ""
+    else:
         return None
-    worst = int(
-        np.where(too_much, after - hacks.ceilings, -np.inf).argmax() if too_much.any() else rise.argmax()
-    )
-    level = (
-        f"; {int(too_much.sum())} of {len(rise)} then earn as much as a passing one" if too_much.any() else ""
-    )
     return Finding(
         check="probes",
         task_id=hacks.programs[worst].task.task_id,
-        severity=Severity.ERROR if too_much.any() else Severity.WARNING,
+        severity=severity,
         message=f"{name} raises the return of failing programs by {gain:.3g} on average{level}; at worst"
         f" {hacks.before[worst]:.3g} becomes {after[worst]:.3g}; a pass earns {hacks.ceilings[worst]:.3g}",
     )

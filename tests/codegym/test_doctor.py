@@ -341,6 +341,13 @@ def test_references_that_do_not_parse_have_no_mark():
     assert set(marks_of(sound(2, reference=None))) == {"prompt", "tests"}
 
 
+@pytest.mark.parametrize("length", [300, 900, 3000, 100_000])
+def test_code_that_is_nested_too_deeply_does_no_harm(length):
+    deep = f"    return {'+'.join(['1'] * length)}\n"
+    test = AssertionTest(code=f"assert candidate([]) == {'-' * length}1\n")
+    assert {"prompt"} <= marks_of(sound(2, reference=deep, tests=(test,))).keys()
+
+
 def test_a_copy_of_a_copy_is_a_duplicate_of_the_first_and_leaks_once():
     tasks = [CLEAN[0], replace(CLEAN[0], task_id="b"), replace(CLEAN[0], task_id="c", split="test")]
     assert found(overlap(*tasks)) == [("duplicates", "b"), ("leaks", "c")]
@@ -597,6 +604,29 @@ def test_only_the_checks_asked_for_run():
     assert judge.batches == []
     with pytest.raises(UnknownNameError, match=r"unknown check 'leak'.*did you mean 'leaks'"):
         examine(CLEAN, judge=judge, checks=("leak",))
+
+
+def test_a_check_of_ones_own_is_a_function_and_a_line(tmp_path, monkeypatch):
+    (tmp_path / "my_checks.py").write_text(
+        "from codegym.doctor import Finding, Severity\n"
+        "def no_long_prompts(examination):\n"
+        "    return [\n"
+        "        Finding(check='long', task_id=t.task_id, severity=Severity.WARNING, message='too long')\n"
+        "        for t in examination.tasks if len(t.prompt) > 100\n"
+        "    ]\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(CHECKS, "long", "my_checks:no_long_prompts")
+    long = sound(9, prompt=sound(9).prompt + "    # more\n" * 20)
+    diagnosis = examine([*CLEAN, long], judge=ScriptedJudge(by_reference), checks=("long",))
+    assert found(diagnosis) == [("long", "mine/9")]
+
+
+def test_long_sets_are_judged_in_large_batches():
+    judge = ScriptedJudge(by_reference)
+    examine(CLEAN, judge=judge, checks=("flaky",), repeats=500)
+    assert [len(batch) for batch in judge.batches] == [2048, 452]
 
 
 @pytest.mark.parametrize("option", ["time_limit_s", "repeats", "n_probed"])
