@@ -68,6 +68,10 @@ class PassFail(TerminalReward):
         """1 if every test passes, else 0."""
         return outcome(episode)
 
+    def parts(self, episodes: Sequence[Episode]) -> list[dict[str, NDArray[np.float64]]]:
+        """The one part `outcome`, as in `CodeGen-v0` itself. [n_actions] each."""
+        return [{"outcome": credit} for credit in self.credit(episodes)]
+
     def bounds(self, *, passed: bool) -> tuple[float, float]:
         """Exactly 0 or 1."""
         return float(passed), float(passed)

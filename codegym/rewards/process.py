@@ -64,6 +64,20 @@ class ProcessReward(ProcessOptions):
         """Build the scheme around a model, or an oracle, that is already in memory."""
         return cls(scorer=scorer, **options)
 
+    def parts(self, episodes: Sequence[Episode]) -> list[dict[str, NDArray[np.float64]]]:
+        """The tests' `outcome` on the last action, and λ times the shares as `process`. [n_actions] each.
+
+        Raises:
+            TaskError: If T0 is needed and the task has no reference.
+            ValueError: If an episode has not ended with a judgement, or the scorer broke its contract.
+        """
+        parts = PassFail().parts(episodes)
+        for part, episode, scores in zip(parts, episodes, self._scores(episodes), strict=True):
+            share = self._shares(episode, scores)
+            part["process"] = np.zeros(episode.n_actions)
+            part["process"][: len(share)] = self._lambda(passed=bool(outcome(episode))) * share
+        return parts
+
     def credit(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Hindsight: the share of each line, and the outcome on the last action. [n_actions] each.
 
@@ -71,11 +85,7 @@ class ProcessReward(ProcessOptions):
             TaskError: If T0 is needed and the task has no reference.
             ValueError: If an episode has not ended with a judgement, or the scorer broke its contract.
         """
-        rewards = PassFail().credit(episodes)
-        for reward, episode, scores in zip(rewards, episodes, self._scores(episodes), strict=True):
-            share = self._shares(episode, scores)
-            reward[: len(share)] += self._lambda(passed=bool(outcome(episode))) * share
-        return rewards
+        return [part["outcome"] + part["process"] for part in self.parts(episodes)]
 
     def step(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Streaming: what the newest line earns if the program fails. [B].

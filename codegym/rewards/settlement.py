@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from codegym.episode import Episode
 from codegym.rewards import PartedScheme, RewardScheme
-from codegym.rewards.outcome import outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +37,7 @@ class Settlement:
 def settle(scheme: RewardScheme, episodes: Sequence[Episode], *, name: str) -> list[Settlement]:
     """Credit finished episodes, with one call of the scheme for all.
 
-    A scheme without parts of its own has two: the tests' `outcome`, and the rest under its name.
+    A scheme without parts of its own has one, which has its name.
 
     Args:
         scheme: The reward scheme.
@@ -54,9 +53,5 @@ def settle(scheme: RewardScheme, episodes: Sequence[Episode], *, name: str) -> l
             for parts in scheme.parts(episodes)
         ]
     return [
-        Settlement(
-            credit=credit,
-            parts={"outcome": outcome(episode), name: float(credit.sum()) - outcome(episode)},
-        )
-        for episode, credit in zip(episodes, scheme.credit(episodes), strict=True)
+        Settlement(credit=credit, parts={name: float(credit.sum())}) for credit in scheme.credit(episodes)
     ]

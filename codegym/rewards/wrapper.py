@@ -17,7 +17,7 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
     Each line is paid as far as the scheme knows its reward while the program is being written; the last
     action settles, so that an episode's rewards sum to its hindsight credit. At the end `info` holds
     `action_rewards` (that credit, one number per action) and `reward_parts` (the return by part: those of
-    the scheme, or the tests' outcome and the rest). A scheme with a schedule moves on with every program.
+    the scheme, or all of it under the scheme's name). A scheme with a schedule moves on with every program.
 
     Args:
         env: `CodeGen-v0`, wrapped or not.

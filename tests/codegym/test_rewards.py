@@ -309,7 +309,7 @@ def test_lines_are_paid_as_they_are_written_and_the_last_action_settles():
     _, reward, _, _, info = env.step(END_OF_PROGRAM)
     assert reward == pytest.approx(0)
     assert info["action_rewards"] == pytest.approx((0, 0.5, 0.375, 0, 0, 0))
-    assert info["reward_parts"] == pytest.approx({"outcome": 0.0, "ProcessReward": 0.875})
+    assert info["reward_parts"] == pytest.approx({"outcome": 0.0, "process": 0.875})
     assert info["verdict"] == "wrong_answer"
 
 
@@ -320,7 +320,7 @@ def test_a_pass_takes_back_what_failure_would_have_paid():
     _, reward, *_, info = env.step(END_OF_PROGRAM)
     assert streamed == pytest.approx([0.5, 0.45])
     assert reward == pytest.approx(1 + 0.095 - 0.95)
-    assert info["reward_parts"] == pytest.approx({"outcome": 1.0, "ProcessReward": 0.095})
+    assert info["reward_parts"] == pytest.approx({"outcome": 1.0, "process": 0.095})
 
 
 def test_reset_forgets_what_was_paid():
@@ -347,7 +347,7 @@ def test_pass_fail_by_name_equals_the_base_reward():
     assert env.step("    return a")[1] == 0
     _, reward, *_, info = env.step(END_OF_PROGRAM)
     assert reward == 1
-    assert info["reward_parts"] == {"outcome": 1.0, "pass_fail": 0.0}
+    assert info["reward_parts"] == {"outcome": 1.0}
 
 
 @pytest.mark.parametrize("between", [lambda env: env, gym.wrappers.RecordEpisodeStatistics])

@@ -130,13 +130,20 @@ def test_bad_sums_are_named(schemes, error, message):
 # ---------------------------------------------------------------- settling
 
 
-def test_a_scheme_without_parts_is_the_outcome_and_the_rest():
+def test_a_scheme_without_parts_is_one_part():
     (settled,) = settle(make_scheme("coderl"), [episode(passed=True)], name="levels")
-    assert settled.parts == {"outcome": 1.0, "levels": 0.0}
+    assert settled.parts == {"levels": 1.0}
     (settled,) = settle(make_scheme("coderl"), [episode()], name="levels")
-    assert settled.parts == pytest.approx({"outcome": 0.0, "levels": -0.3})
+    assert settled.parts == pytest.approx({"levels": -0.3})
     assert settled.total == pytest.approx(-0.3)
     assert settled.info == {"action_rewards": (0.0, 0.0, -0.3), "reward_parts": settled.parts}
+
+
+@pytest.mark.parametrize(("name", "paid"), [("length", -0.02), ("syntax", -0.1)])
+def test_parts_name_no_outcome_that_was_not_paid(name, paid):
+    for passed in (True, False):
+        (settled,) = settle(make_scheme(name), [episode(passed=passed)], name=name)
+        assert settled.parts == pytest.approx({name: paid})
 
 
 def test_settling_a_batch_asks_a_scheme_once():

@@ -310,7 +310,7 @@ def test_a_scheme_of_ones_own_needs_two_methods():
         NoImports(), ["    import os", "    return x"], judgement(TASK, 3), terminated=True
     )
     assert rewards == pytest.approx([-0.01, 0, 1])
-    assert info["reward_parts"] == pytest.approx({"outcome": 1.0, "NoImports": -0.01})
+    assert info["reward_parts"] == pytest.approx({"NoImports": 0.99})
 
 
 # ---------------------------------------------------------------- with programs that really run

@@ -121,7 +121,6 @@ def test_the_last_action_settles():
     assert rewards.tolist() == [27.0, 27.0]
     assert infos["action_rewards"].tolist() == [(10.0, 10.0, 10.0)] * 2
     assert infos["reward_parts"]["Steps"].tolist() == [30.0, 30.0]
-    assert infos["reward_parts"]["outcome"].tolist() == [0.0, 0.0]
     assert env.step(("ignored", "ignored"))[1].tolist() == [0.0, 0.0]
     assert env.step(("a", "a"))[1].tolist() == [1.0, 1.0]
 
@@ -135,7 +134,7 @@ def test_ends_in_the_same_step_are_told_in_the_final_info():
     final = infos["final_info"]
     assert final["action_rewards"].tolist() == [None, (10.0, 10.0)]
     assert final["_action_rewards"].tolist() == [False, True]
-    assert final["reward_parts"]["Steps"][1] == 19.0
+    assert final["reward_parts"]["Steps"][1] == 20.0
     assert "reward_parts" not in infos
     assert env.step(("c", "a"))[1].tolist() == [27.0, 1.0]
 
