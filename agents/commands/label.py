@@ -64,7 +64,10 @@ class LabelerOptions:
             ValueError: If the labeler has no such option; names it and those that it has.
         """
         known = options_of(labeler)
-        options = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        # by identity: 0 equals False, and a temperature of 0 was given
+        options = {
+            name: value for name, value in asdict(self).items() if value is not None and value is not False
+        }
         if foreign := [name for name in options if name not in known]:
             mine = ", ".join(name for name in asdict(self) if name in known) or "none of these"
             raise ValueError(f"labeler {labeler!r} has no option {foreign[0]!r}; it has {mine}")

@@ -196,6 +196,13 @@ def test_only_options_that_were_given_reach_the_labeler():
     ] == {"kind": "soft"}
 
 
+def test_an_option_of_zero_was_given(tmp_path, programs, model, capsys):
+    zero = LabelerOptions(temperature=0.0, k_per_step=0.0, draws_at_once=0)
+    assert zero.given("binary_search") == {"temperature": 0.0, "k_per_step": 0.0, "draws_at_once": 0}
+    assert run(tmp_path / "out", "--programs", programs, "--model", model, "--k", "0") == 2
+    assert "k=0" in capsys.readouterr().err
+
+
 def test_tasks_are_found_by_the_ids_of_their_programs(tasks):
     found = tasks_of([task.task_id for task in tasks])
     assert list(found.values()) == tasks
