@@ -36,8 +36,9 @@ from agents.samplers import make_sampler
 from agents.update import Experience, Learner, token_logprobs, token_values, update
 from agents.writer import LineWriter
 from codegym.env import CodeGenEnv
-from codegym.rewards import LineScorer, RewardScheme
+from codegym.rewards import LineScorer, RewardScheme, scheme_after
 from codegym.rewards.outcome import PassFail
+from codegym.spaces import CodeSpace
 from prm.alignment import newlines_per_token
 from prm.backbone import without_dropout
 from prm.model import ProcessRewardModel
@@ -53,7 +54,8 @@ class PSGPO:
 
     Args:
         policy: A folder of a causal LM, or such a model, which is then trained in place.
-        env: `CodeGen-v0`; its tasks, its judge, and the scheme of its `RewardWrapper` if it has one.
+        env: `CodeGen-v0`; its tasks, its judge, and the scheme of its `RewardWrapper` if it has one. A
+            scheme with a schedule moves on with every iteration.
         config: How to train.
         tokenizer: The policy's; read from the folder if None.
         prm: The reward model, or its folder, for `critic_init="prm"`.
@@ -67,9 +69,11 @@ class PSGPO:
         device: "cpu", "cuda" or "auto".
 
     Raises:
-        TypeError: If `env` is not `CodeGen-v0`.
+        TypeError: If `env` is not `CodeGen-v0`, or a wrapper gave it actions that are not lines.
         ValueError: If an argument that another one needs is missing.
     """
+
+    scheme: RewardScheme
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class PSGPO:
             judgements = self._base.judge.judge([(episode.task, episode.source) for episode in written])
         episodes = [replace(e, judgement=judgement) for e, judgement in zip(written, judgements, strict=True)]
         with timer.phase("rewards"):
+            self.scheme = scheme_after(self.scheme, self.iteration * config.rollouts_per_iteration)
             credit = self.scheme.credit(episodes)
         batch = make_batch(prompts, completions, credit, self._newlines, device=self.device)
         return Rollout(prompts=prompts, completions=completions, episodes=episodes, batch=batch)
@@ -316,10 +321,13 @@ class PSGPO:
         base = env.unwrapped
         if not isinstance(base, CodeGenEnv):
             raise TypeError(f"PSGPO needs CodeGen-v0 (CodeGenEnv), got {env!r}")
+        if env.action_space != CodeSpace(one_line=True):
+            raise TypeError(
+                f"PSGPO writes lines: it needs the action space {CodeSpace(one_line=True)}, "
+                f"got {env.action_space} of {env!r}"
+            )
         self.env, self._base = env, base
-        self.scheme: RewardScheme = (
-            env.get_wrapper_attr("scheme") if env.has_wrapper_attr("scheme") else PassFail()
-        )
+        self.scheme = env.get_wrapper_attr("scheme") if env.has_wrapper_attr("scheme") else PassFail()
 
     def get_env(self) -> gym.Env[str, str]:
         """The environment."""

@@ -23,6 +23,8 @@ from codegym.episode import END_OF_PROGRAM
 from codegym.rewards.process import ProcessReward
 from codegym.rewards.wrapper import RewardWrapper
 from codegym.testing import ScriptedScorer
+from codegym.wrappers.programs import ProgramActions
+from codegym.wrappers.tokens import TokenActions
 from prm.model import ProcessRewardModel
 
 CONFIG = PSGPOConfig(
@@ -331,6 +333,16 @@ def test_a_foreign_environment_is_refused(make_agent):
         make_agent(env=gym.make("CartPole-v1"))
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "actions"), [(TokenActions, r"Discrete\(257\)"), (ProgramActions, "is_source=True")]
+)
+def test_actions_that_are_not_lines_are_refused(make_agent, toy, wrapper, actions):
+    with pytest.raises(
+        TypeError, match=rf"needs the action space CodeSpace\(one_line=True\), got .*{actions}"
+    ):
+        make_agent(env=wrapper(toy.env()))
+
+
 def test_a_model_without_its_tokenizer_is_refused(make_agent):
     with pytest.raises(ValueError, match="pass tokenizer="):
         make_agent(tokenizer=None)
@@ -389,6 +401,37 @@ def test_stopping_saving_and_going_on_is_never_having_stopped(make_agent, toy, t
     assert resumed.num_timesteps == straight.num_timesteps
     assert resumed.refresh.hook.seen == straight.refresh.hook.seen
     assert resumed.refresh.waiting == straight.refresh.waiting
+
+
+def scheduled():
+    """The pay per line falls from all to nothing over three iterations."""
+    n_programs = 3 * CONFIG.rollouts_per_iteration
+    return ProcessReward.from_scorer(
+        ScriptedScorer(odd_lines), gate="schedule", schedule=(1.0, 0.0, n_programs)
+    )
+
+
+def test_a_scheduled_reward_moves_on_with_the_programs_paid_and_after_a_resume(make_agent, toy, tmp_path):
+    def paid(agent):
+        rollout = agent.collect(PhaseTimer())
+        agent.iterate(0.0)
+        return [credit.tolist() for credit in agent.scheme.credit(rollout.episodes)], rollout.episodes
+
+    agent = make_agent(env=RewardWrapper(toy.env(), scheduled()))
+    for n_paid in (0, 16):
+        credits, episodes = paid(agent)
+        assert agent.scheme.n_programs == n_paid
+        assert credits == [credit.tolist() for credit in scheduled().after(n_paid).credit(episodes)]
+    agent.save(tmp_path / "agent")
+    resumed = PSGPO.load(tmp_path / "agent", RewardWrapper(toy.env(), scheduled()), device="cpu")
+    for each in (agent, resumed):
+        each.iterate(0.0)
+        assert each.scheme.n_programs == 32
+    assert digest(resumed) == digest(agent)
+    unscheduled = ProcessReward.from_scorer(ScriptedScorer(odd_lines))
+    resumed.set_env(RewardWrapper(toy.env(), unscheduled))
+    resumed.iterate(0.0)
+    assert resumed.scheme is unscheduled
 
 
 def test_going_on_keeps_a_prm_initialised_critic(make_agent, toy, tmp_path):
