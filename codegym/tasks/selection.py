@@ -30,7 +30,8 @@ def select_tasks(
 
     Args:
         rows: The rows; only the tasks that are returned are held in memory.
-        to_task: Makes a task of a row; None for a row that was not asked for.
+        to_task: Makes a task of a row; None for a row that was not asked for. A ValueError, TypeError or
+            LookupError of it is an error of the row.
         splits: The splits that the source has.
         split: Only tasks of this split.
         limit: At most this many, drawn by `seed` and returned in the file's order. Who is drawn depends on
@@ -86,7 +87,12 @@ class _Stream:
                 yield task
 
     def _checked(self, row: Row) -> Task | None:
-        task = self._to_task(row)
+        try:
+            task = self._to_task(row)
+        except TaskSourceError:
+            raise
+        except (ValueError, TypeError, LookupError) as error:
+            raise row.error(None, f"{type(error).__name__}: {error}") from error
         if task is None:
             return None
         if not task.tests:
