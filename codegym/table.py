@@ -1,8 +1,9 @@
 """Tables of `"name": "module:attribute"` strings: how codegym is extended without registries."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
 from codegym.errors import MissingExtraError, UnknownNameError
@@ -13,7 +14,19 @@ def check_name(name: str, choices: Mapping[str, Any] | list[str] | tuple[str, ..
     if name not in choices:
         close = get_close_matches(str(name), list(choices), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UnknownNameError(f"unknown {kind} {name!r}{hint}; choose from {', '.join(sorted(choices))}")
+        raise UnknownNameError(
+            f"unknown {kind} {name!r}{hint}; choose from {', '.join(sorted(choices)) or '(none)'}"
+        )
+
+
+def check_options(function: Callable[..., Any], options: Iterable[str], kind: str) -> None:
+    """Raise `UnknownNameError` listing the keyword options of `function` unless it takes all of `options`."""
+    parameters = signature(function).parameters.values()
+    if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in parameters):
+        named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        known = [parameter.name for parameter in parameters if parameter.kind in named]
+        for option in options:
+            check_name(option, known, kind)
 
 
 def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:

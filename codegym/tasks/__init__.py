@@ -5,7 +5,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from codegym.errors import TaskError
-from codegym.table import resolve
+from codegym.table import check_options, resolve
 from codegym.task import Task
 from codegym.tasks.jsonl import write_tasks
 
@@ -32,13 +32,14 @@ def load_tasks(
 
     Args:
         name: An entry of `TASK_SOURCES`.
-        split: "train", "validation" or "test" (a source may have others); None for the source's default.
+        split: "train", "validation" or "test" (a source may have others). None is "train" for "stepwise", and
+            all splits for other sources, test included: train on split="train".
         limit: At most this many tasks.
         seed: Which tasks a procedural source makes, or which a fixed one draws.
         options: What the source documents.
 
     Raises:
-        UnknownNameError: If `name` is not in `TASK_SOURCES`.
+        UnknownNameError: If `name` is not in `TASK_SOURCES`, or the source has no such option.
         MissingExtraError: If the source needs a package that is not installed.
         TaskError: If an option that the source needs is missing, or it has no such tasks.
         TaskSourceError: If a row is not a valid task.
@@ -48,6 +49,7 @@ def load_tasks(
     needed = [p.name for p in signature(load).parameters.values() if _is_needed(p) and p.name not in options]
     if needed:
         raise TaskError(f"task source {name!r} needs {' and '.join(f'{option}=' for option in needed)}")
+    check_options(load, options, f"option of task source {name!r}")
     tasks: Sequence[Task] = load(split=split, limit=limit, seed=seed, **options)
     return tasks
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from codegym.errors import MissingExtraError
-from codegym.table import check_name, resolve
+from codegym.table import check_name, check_options, resolve
 from codegym.task import AssertionTest, StdioTest, Task, TestCase
 from codegym.tasks.prompts import check_python, problem_prompt, whole_lines
 from codegym.tasks.rows import Row, split_of
@@ -81,10 +81,12 @@ def load(
     if (format is None) == (columns is None):
         raise ValueError(f"give either format or columns, got {format=} and {columns=}")
     if format is not None:
-        to_task = partial(resolve(FORMATS, format, "format"), **options)
+        to_task = resolve(FORMATS, format, "format")
     else:
-        to_task = partial(_mapped, columns=_checked(columns or {}), **options)
+        to_task = partial(_mapped, columns=_checked(columns or {}))
+    check_options(partial(to_task, None), options, f"option of format {format!r}" if format else "option")
     rows = _rows(str(dataset), config, revision, part)
+    to_task = partial(to_task, **options)
     return select_tasks(rows, to_task, split=split, limit=limit, seed=seed, on_bad_row=on_bad_row)
 
 

@@ -8,6 +8,7 @@ from typing import overload
 from codegym.errors import TaskError
 from codegym.table import check_name
 from codegym.task import CallTest, Task
+from codegym.tasks.selection import ON_BAD_ROW
 from codegym.tasks.stepwise_generator import StepwiseProgram, grow
 from codegym.tasks.stepwise_programs import (
     ENTRY_POINT,
@@ -28,6 +29,7 @@ def load(
     seed: int = 0,
     horizons: tuple[int, int] = (2, 12),
     n_tests: int = 8,
+    on_bad_row: str = "raise",
 ) -> "StepwiseTasks":
     """Make stepwise tasks: Python functions over a list, asked for in numbered steps.
 
@@ -38,11 +40,13 @@ def load(
         horizons: Fewest and most steps. Task number i has `shortest + i % (longest - shortest + 1)` steps.
         n_tests: Hidden tests per task. Each bug of `codegym.tasks.operations`, in any single step, fails
             at least one of them.
+        on_bad_row: "raise" or "skip", as every source has it; no stepwise task is ever bad.
 
     Raises:
         ValueError: If an option has a value out of range.
     """
     check_name(split or "train", list(SPLITS), "split")
+    check_name(on_bad_row, ON_BAD_ROW, "on_bad_row")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     if n_tests < 4:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegym import load_tasks
+from codegym import UnknownNameError, load_tasks
 from codegym.task import Task
 from codegym.tasks.operations import OPERATIONS
 from codegym.tasks.stepwise import StepwiseTasks, load
@@ -264,9 +264,17 @@ def test_a_bad_option_is_an_error_that_names_it(options: dict[str, Any], message
         load_tasks("stepwise", **options)
 
 
-def test_a_misspelt_option_is_a_type_error():
-    with pytest.raises(TypeError, match="horizon"):
+def test_a_misspelt_option_is_named_with_the_nearest():
+    with pytest.raises(
+        UnknownNameError, match=r"unknown option .*'stepwise' 'horizon' \(did you mean 'horizons'"
+    ):
         load_tasks("stepwise", horizon=(2, 4))
+
+
+def test_bad_rows_may_be_skipped_though_there_are_none():
+    assert list(load_tasks("stepwise", limit=2, on_bad_row="skip")) == list(load_tasks("stepwise", limit=2))
+    with pytest.raises(UnknownNameError, match="unknown on_bad_row 'ignore'; choose from raise, skip"):
+        load_tasks("stepwise", on_bad_row="ignore")
 
 
 def test_horizons_may_come_from_json():

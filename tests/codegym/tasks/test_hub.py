@@ -146,6 +146,13 @@ def test_unknown_formats_and_fields_list_the_choices():
         load_tasks("hub", dataset="x", columns={"promt": "q"})
 
 
+def test_options_that_a_format_does_not_have_are_refused():
+    with pytest.raises(UnknownNameError, match=r"option of format 'apps' 'max_test' .*choose from max_tests"):
+        load_tasks("hub", dataset="me/mine", format="apps", max_test=3)
+    with pytest.raises(UnknownNameError, match=r"option of format 'humaneval' 'speed'; choose from \(none\)"):
+        load_tasks("hub", dataset="me/mine", format="humaneval", speed=3)
+
+
 def test_without_the_package_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr("codegym.tasks.hub.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'codegym\[datasets\]'"):

@@ -190,7 +190,9 @@ def test_options_that_no_source_knows_are_refused(source, rows_of, write):
         load_tasks(source, path=path, on_bad_row="ignore")
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         load_tasks(source, path=path, limit=0)
-    with pytest.raises(TypeError, match="lmit"):
+    with pytest.raises(
+        UnknownNameError, match=r"'lmit' \(did you mean 'limit'\?\); choose from .*limit, .*path"
+    ):
         load_tasks(source, path=path, lmit=3)
 
 
@@ -292,6 +294,22 @@ def test_splits_are_disjoint_and_the_limit_counts_within_a_split(ids, limit):
         parts[split] = draw(ids, split=split, limit=limit)
         assert len(parts[split]) == min(limit, len(wanted))
     assert sum(map(len, parts.values())) == len(set().union(*parts.values()))
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, KeyError, IndexError, TaskError])
+def test_what_a_reader_raises_becomes_an_error_of_the_row(error, caplog):
+    def to_task(row):
+        if row.number == 2:
+            raise error("what went wrong")
+        return make_task(row)
+
+    rows = list(make_rows(range(3)))
+    with pytest.raises(TaskSourceError, match=rf"row 2: {error.__name__}: '?what went wrong") as caught:
+        select_tasks(rows, to_task)
+    assert rows[1].file in str(caught.value)
+    assert isinstance(caught.value.__cause__, error)
+    assert len(select_tasks(rows, to_task, on_bad_row="skip")) == 2
+    assert "skipped 1 of 3 rows" in caplog.text
 
 
 def test_rows_that_were_not_asked_for_are_neither_tasks_nor_bad(caplog):
