@@ -8,7 +8,7 @@ from typing import Any
 
 from codegym.judge.codec import CodecError, decode, encode
 from codegym.judge.outcome import Outcome, read_failure
-from codegym.judge.run import Run, Stopped
+from codegym.judge.run import Run, Stopped, TestsLimit
 from codegym.verdict import Verdict
 
 # What data sets' assertions use without importing it.
@@ -25,9 +25,11 @@ class CandidateError(Exception):
 class Proxy:
     """Stands for the candidate's function; its answers are plain values, decoded here."""
 
-    def __init__(self, run: Run, name: str) -> None:
+    def __init__(self, run: Run, limit: TestsLimit, name: str) -> None:
         self._run = run
+        self._limit = limit
         self.__name__ = name
+        self.stopped: Stopped | None = None
         self.raised: Exception | None = None
         self.outcome: Outcome | None = None
 
@@ -38,13 +40,18 @@ class Proxy:
             Stopped: If the program cannot go on.
             Exception: What the candidate raised, rebuilt from its type's name and its text.
         """
-        line = self._run.call(encode([list(arguments), keywords]))
         try:
+            line = self._run.call(encode([list(arguments), keywords]))
+            self._limit.allow(len(line))
             if line[:1] == b"V":
                 return decode(line[1:])
             failure = read_failure(line)
         except CodecError as error:
-            raise Stopped(Verdict.TAMPERED, f"an answer that is no answer: {error}") from None
+            self.stopped = Stopped(Verdict.TAMPERED, f"an answer that is no answer: {error}")
+            raise self.stopped from None
+        except Stopped as stop:
+            self.stopped = stop
+            raise
         self.raised = _rebuild(failure.type_name, failure.text)
         self.outcome = failure.outcome()
         raise self.raised
@@ -60,11 +67,14 @@ def _rebuild(type_name: str, text: str) -> Exception:
         return CandidateError(text)
 
 
-def run_assertions(run: Run, prompt: str, entry: str, tests: Sequence[str]) -> Iterator[Outcome]:
+def run_assertions(
+    run: Run, limit: TestsLimit, prompt: str, entry: str, tests: Sequence[str]
+) -> Iterator[Outcome]:
     """Run each test in a namespace of its own, in order; a failing one does not keep the next from running.
 
     Args:
         run: The loaded candidate.
+        limit: Of the tests' own time, running.
         prompt: Trusted text whose helper functions the tests may use.
         entry: The name that the tests call.
         tests: Trusted sources.
@@ -73,7 +83,12 @@ def run_assertions(run: Run, prompt: str, entry: str, tests: Sequence[str]) -> I
         Stopped: If the program cannot go on.
     """
     for source in tests:
-        yield _run_test(Proxy(run, entry), _namespace(prompt), entry, _compile(source))
+        proxy = Proxy(run, limit, entry)
+        outcome = _run_test(proxy, _namespace(prompt), entry, _compile(source))
+        # A test's bare `except` does not get the program past its end.
+        if (stopped := proxy.stopped or limit.stopped) is not None:
+            raise stopped
+        yield outcome
 
 
 def _run_test(proxy: Proxy, namespace: dict[str, Any], entry: str, code: CodeType) -> Outcome:

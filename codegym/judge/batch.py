@@ -10,7 +10,7 @@ from typing import Any
 
 from codegym.errors import SandboxError
 from codegym.judge.jobs import PackedJob
-from codegym.judge.worker import Worker, WorkerDiedError
+from codegym.judge.worker import OvertimeError, Worker, WorkerDiedError
 from codegym.verdict import Judgement, Verdict
 
 _log = logging.getLogger(__name__)
@@ -115,18 +115,22 @@ class Batch:
             return
         attempt: Attempt = worker.waiting.popleft()
         attempt.failures += 1
-        if attempt.failures < _ATTEMPTS:
+        if isinstance(error, OvertimeError):
+            message = "the tests did not finish on the program's values"
+            self._fail(attempt.job, Verdict.TIME_LIMIT, message, worker.tier)
+        elif attempt.failures < _ATTEMPTS:
             self._queue.appendleft(attempt)
         elif worker.tier == 0:
             # Without isolation a program can kill its judge, and two in a row are no accident.
-            tests = len(attempt.job.task.order)
-            self.done[attempt.job.digest] = Judgement(
-                verdict=Verdict.TAMPERED, results=(False,) * tests, message="the worker ended twice", tier=0
-            )
+            self._fail(attempt.job, Verdict.TAMPERED, "the worker ended twice", worker.tier)
         else:
             raise SandboxError(
                 f"the sandbox failed {attempt.failures} times on the same program: {error}"
             ) from error
+
+    def _fail(self, job: PackedJob, verdict: Verdict, message: str, tier: int) -> None:
+        results = (False,) * len(job.task.order)
+        self.done[job.digest] = Judgement(verdict=verdict, results=results, message=message, tier=tier)
 
 
 def _judgement(answer: dict[str, Any]) -> Judgement:

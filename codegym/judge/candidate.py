@@ -18,6 +18,7 @@ import random
 import socket
 import sys
 import types
+from _sitebuiltins import Quitter as _Quitter
 from typing import Any
 
 from codegym.judge.codec import CodecError, TooLargeError, decode, encode
@@ -39,6 +40,10 @@ def serve(channel: socket.socket) -> None:
     header, source, calls = split(body)
     job = json.loads(header)
     random.seed(0)
+    # Of a script without arguments, not the sandbox's own.
+    sys.argv[:] = [MODULE_FILE]
+    # What `site` would have added.
+    builtins.exit = builtins.quit = _Quitter("exit", "end of file")
     if job["mode"] == "functions":
         _serve_functions(channel, job, source, calls, descriptors[0])
     else:
@@ -134,20 +139,36 @@ def _serve_stdio(
 ) -> None:
     os.dup2(standard_in, 0)
     os.dup2(out, 1)
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
+    stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
     stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), "utf-8", "surrogateescape")
-    sys.stdout = stdout
+    # As `open` sets it; fast readers of contest programs ask for it.
+    stdin.mode, stdout.mode = "r", "w"  # type: ignore[misc]
+    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
     failure = _run_main(source)
     try:
-        import atexit
-
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        stdout.flush()
+        _finish(sys.stdout, stdout)
     except BaseException as error:  # noqa: BLE001 - a full output file, or the candidate's own stream
         failure = failure or _failure(error)
     channel.sendall(frame(join([job["nonce"].encode(), failure or b"V"])))
     receive_frame(channel)
+
+
+def _finish(*streams: Any) -> None:
+    """Do what an interpreter does at its end: wait for threads, run exit functions, flush."""
+    import atexit
+
+    if (threading := sys.modules.get("threading")) is not None:
+        threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in streams:
+        try:
+            closed = stream.closed
+        except ValueError:
+            # Taken apart to build another.
+            continue
+        if not closed:
+            stream.flush()
 
 
 def _run_main(source: bytes) -> bytes | None:

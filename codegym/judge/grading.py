@@ -15,7 +15,7 @@ from codegym.judge.codec import CodecError
 from codegym.judge.forkserver import ForkServer
 from codegym.judge.jail import Limits
 from codegym.judge.outcome import Outcome, grade_answer, read_failure, same_output
-from codegym.judge.run import Budget, Run, Stopped, own_cpu_limit
+from codegym.judge.run import Budget, Run, Stopped, TestsLimit
 from codegym.verdict import Verdict
 
 _MESSAGE_CHARACTERS = 300
@@ -55,9 +55,9 @@ class Grader:
             assertions=json.loads(assertions),
             prompt=prompt.decode("utf-8", "surrogatepass"),
         )
-        with own_cpu_limit(budget):
-            outcomes = self._judge_functions(budget, source, tests) if len(tests) else []
-            outcomes += self._judge_stdio(budget, source, json.loads(stdio))
+        limit = TestsLimit()
+        outcomes = self._judge_functions(budget, limit, source, tests) if len(tests) else []
+        outcomes += self._judge_stdio(budget, limit, source, json.loads(stdio))
         # Tests travel by kind and are reported in the task's order.
         results = [outcomes[index] for index in header["order"]]
         first = next((result for result in results if result.verdict is not Verdict.PASSED), None)
@@ -72,7 +72,9 @@ class Grader:
             "tier": self._server.tier,
         }
 
-    def _judge_functions(self, budget: Budget, source: bytes, tests: FunctionTests) -> list[Outcome]:
+    def _judge_functions(
+        self, budget: Budget, limit: TestsLimit, source: bytes, tests: FunctionTests
+    ) -> list[Outcome]:
         """Return the outcomes of the call tests, then of the assertion tests."""
         outcomes: list[Outcome] = []
         with _file() as answers:
@@ -86,13 +88,18 @@ class Grader:
             )
             try:
                 stop = _stopped_by(run.wait_loaded)
-                for outcome in self._grade_calls(answers, tests, stop):
-                    outcomes.append(outcome)
-                if stop is None and len(outcomes) < len(tests):
-                    for outcome in run_assertions(run, tests.prompt, tests.entry, tests.assertions):
+                limit.allow(os.fstat(answers).st_size)
+                with limit.running():
+                    for outcome in self._grade_calls(answers, tests, stop):
                         outcomes.append(outcome)
+                    if stop is None and len(outcomes) < len(tests):
+                        for outcome in run_assertions(
+                            run, limit, tests.prompt, tests.entry, tests.assertions
+                        ):
+                            outcomes.append(outcome)
             except Stopped as error:
-                stop = error
+                # Without its frames, which hold the program's values.
+                stop = error.with_traceback(None)
             finally:
                 run.end()
         if stop is None:
@@ -118,12 +125,14 @@ class Grader:
         if stop is not None:
             raise stop
 
-    def _judge_stdio(self, budget: Budget, source: bytes, tests: Sequence[Sequence[str]]) -> list[Outcome]:
+    def _judge_stdio(
+        self, budget: Budget, limit: TestsLimit, source: bytes, tests: Sequence[Sequence[str]]
+    ) -> list[Outcome]:
         """Return the outcomes of the stdio tests; each runs in a process of its own, all on one budget."""
         outcomes: list[Outcome] = []
         for test in tests:
             try:
-                outcomes.append(self._judge_one_stdio(budget, source, *test))
+                outcomes.append(self._judge_one_stdio(budget, limit, source, *test))
             except Stopped as error:
                 outcome = Outcome(verdict=error.verdict, message=error.message)
                 if error.verdict is Verdict.TIME_LIMIT:
@@ -132,7 +141,13 @@ class Grader:
         return outcomes
 
     def _judge_one_stdio(
-        self, budget: Budget, source: bytes, standard_in: str, expected: str, comparison: str
+        self,
+        budget: Budget,
+        limit: TestsLimit,
+        source: bytes,
+        standard_in: str,
+        expected: str,
+        comparison: str,
     ) -> Outcome:
         with _file(standard_in.encode("utf-8", "surrogatepass")) as given, _file() as output:
             run = Run(self._server, budget, {"mode": "stdio"}, source, files=[given, output])
@@ -147,11 +162,17 @@ class Grader:
                     raise
             finally:
                 run.end()
+            # Short runs end before anybody looks at the clock.
+            budget.spend()
             if os.fstat(output).st_size >= self._limits.output_bytes:
                 raise Stopped(Verdict.OUTPUT_LIMIT, "too much output")
             if ending != [b"V"]:
                 return _load_failure(ending[0] if ending else b"")
-            if same_output(_read(output), expected.encode("utf-8", "surrogatepass"), comparison):
+            written, wanted = _read(output), expected.encode("utf-8", "surrogatepass")
+            limit.allow(len(written))
+            with limit.running():
+                right = same_output(written, wanted, comparison)
+            if right:
                 return Outcome(verdict=Verdict.PASSED)
             return Outcome(verdict=Verdict.WRONG_ANSWER, message="wrong output")
 
@@ -160,7 +181,7 @@ def _stopped_by(action: Any) -> Stopped | None:
     try:
         action()
     except Stopped as stop:
-        return stop
+        return stop.with_traceback(None)
     return None
 
 

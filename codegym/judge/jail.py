@@ -205,12 +205,13 @@ class Jail:
             self._ruleset = landlock.Ruleset(self._readable, self._scratch)
         self._enter_scratch()
 
-    def _scratch_state(self) -> tuple[int, int, int] | None:
+    def _scratch_state(self) -> tuple[int, ...] | None:
         """Return what changes with any use of the scratch folder: entries, mode, times, attributes."""
         if self._scratch is None:
             return None
         status = os.stat(self._scratch)
-        return status.st_ino, status.st_mode, status.st_ctime_ns
+        times = (status.st_atime_ns, status.st_ctime_ns)
+        return status.st_ino, status.st_mode, status.st_size, status.st_nlink, *times
 
 
 def _lower(kind: int, value: int) -> None:

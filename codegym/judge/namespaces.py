@@ -34,7 +34,7 @@ def enter() -> None:
 
 def mount_scratch(target: str, size_bytes: int) -> None:
     """Mount an empty memory file system, seen by this worker only."""
-    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_NOATIME
     linux.mount("scratch", target, "tmpfs", flags, f"size={size_bytes},nr_inodes=4096,mode=0700")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from codegym.judge.codec import CodecError, decode, encode
@@ -12,7 +13,7 @@ from codegym.verdict import Verdict
 
 # First byte of an expectation that is not "exact"; no canonical text begins with one of them.
 _MARKS = {"exact": b"", "equal": b"~", "boxed": b"?"}
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,6})?", re.IGNORECASE)
+_NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,6})?", re.IGNORECASE)
 _INTEGER = re.compile(rb"[+-]?\d+")
 
 
@@ -186,7 +187,10 @@ def _same_word(left: bytes, right: bytes, *, absolute: float, relative: float) -
         return False
     if _INTEGER.fullmatch(left) and _INTEGER.fullmatch(right):
         return False
-    return abs(float(left) - float(right)) <= absolute + relative * abs(float(right))
+    actual, wanted = float(left), float(right)
+    # Beyond what a float holds, a difference says nothing.
+    finite = isfinite(actual) and isfinite(wanted)
+    return finite and abs(actual - wanted) <= absolute + relative * abs(wanted)
 
 
 def _filled_lines(text: bytes) -> list[bytes]:

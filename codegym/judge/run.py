@@ -1,9 +1,12 @@
 """One candidate program under its limits, as the trusted side sees it."""
 
+import math
 import os
+import resource
 import secrets
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,9 +28,9 @@ WALL_EXTRA_S = 1.0
 # How long a program may do nothing, beyond its CPU limit.
 _IDLE_EXTRA_S = 0.2
 _SLICE_S = 0.02
-# What program and tests together may use beyond the limit, and how often that is looked at.
-_TESTS_EXTRA_S = 0.3
-_LOOK_S = 0.05
+# What the tests' own work on a program's values may take, and how much more for each byte of its answers.
+_TESTS_S, _TESTS_S_PER_BYTE = 0.4, 0.5e-6
+_MANY_BYTES = 2**16
 
 
 class Stopped(BaseException):
@@ -53,7 +56,7 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.wall_stop = time.monotonic() + WALL_FACTOR * limits.cpu_s + WALL_EXTRA_S
+        self._wall_stop = 0.0
         self.cpu_s = 0.0
         self._idle_s = 0.0
         self._pid = 0
@@ -63,6 +66,10 @@ class Budget:
         """Count a process from now on; what it needed to start is not the program's."""
         self._pid = pid
         self._base_s = process_cpu_s(pid)
+        # From the first process on: before that, the sandbox may be busy with what the last program left.
+        self._wall_stop = self._wall_stop or (
+            time.monotonic() + WALL_FACTOR * self.limits.cpu_s + WALL_EXTRA_S
+        )
 
     def end(self, cpu_s: float) -> None:
         """Settle a process that has used `cpu_s` seconds in its life."""
@@ -73,41 +80,81 @@ class Budget:
         """CPU seconds used so far."""
         return self.cpu_s + process_cpu_s(self._pid) - self._base_s if self._pid else self.cpu_s
 
-    def spend(self, waited_s: float) -> float:
+    def spend(self, waited_s: float = 0.0) -> float:
         """Count a slice of waiting; return how long to wait next.
 
         Raises:
             Stopped: If a limit is reached.
         """
-        left = self.limits.cpu_s - self.used_s()
+        used_s = self.used_s()
+        left = self.limits.cpu_s - used_s
         if left <= 0:
             raise Stopped(Verdict.TIME_LIMIT, f"used more than {self.limits.cpu_s:g} s of CPU time")
-        if not _wants_a_core(self._pid):
+        if waited_s and not _wants_a_core(self._pid):
             self._idle_s += waited_s
-        if self._idle_s > self.limits.cpu_s + _IDLE_EXTRA_S:
-            raise Stopped(Verdict.TIME_LIMIT, f"idle for more than {self.limits.cpu_s:g} s")
-        if time.monotonic() > self.wall_stop:
+        if self._idle_s + used_s > self.limits.cpu_s + _IDLE_EXTRA_S:
+            raise Stopped(Verdict.TIME_LIMIT, f"busy and idle for more than {self.limits.cpu_s:g} s")
+        if time.monotonic() > self._wall_stop:
             raise Stopped(Verdict.TIME_LIMIT, "wall time ran out")
         return min(_SLICE_S, left + 0.001)
 
 
-@contextmanager
-def own_cpu_limit(budget: Budget) -> Iterator[None]:
-    """Raise Stopped when program and tests together have used too much: values can make tests endless."""
-    started = time.process_time()
+class TestsLimit:
+    """Bounds the CPU time of one job's tests themselves: values can make honest tests endless.
 
-    def look(_number: int, _frame: object) -> None:
-        own_s = time.process_time() - started
-        if budget.used_s() + own_s > budget.limits.cpu_s + _TESTS_EXTRA_S:
-            raise Stopped(Verdict.TIME_LIMIT, "the tests did not finish on the program's values")
+    Attributes:
+        stopped: What was raised, if anything was: a test's own `except` may have swallowed it.
+    """
 
-    previous = signal.signal(signal.SIGPROF, look)
-    signal.setitimer(signal.ITIMER_PROF, _LOOK_S, _LOOK_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, previous)
+    def __init__(self) -> None:
+        """Begin with nothing used."""
+        self.stopped: Stopped | None = None
+        self._left_s = _TESTS_S
+        self._began_s: float | None = None
+        _limit_own_cpu(None)
+
+    def allow(self, n_bytes: int) -> None:
+        """Allow more time, for answers of this size."""
+        self._left_s += n_bytes * _TESTS_S_PER_BYTE
+        if self._began_s is not None and n_bytes > _MANY_BYTES:
+            _limit_own_cpu(self._remaining_s())
+
+    def _remaining_s(self) -> float:
+        return self._left_s - (time.process_time() - (self._began_s or 0.0))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within the block, raise Stopped when the time is up: once, and never outside of the block.
+
+        A single call that goes on and on in C cannot be interrupted; the kernel then ends this process.
+        """
+        self._began_s = time.process_time()
+        signal.signal(signal.SIGPROF, self._ring)
+        _limit_own_cpu(self._left_s)
+        signal.setitimer(signal.ITIMER_PROF, max(self._left_s, 0.001))
+        try:
+            yield
+        finally:
+            began_s, self._began_s = self._began_s, None
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            self._left_s -= time.process_time() - began_s
+            _limit_own_cpu(None)
+
+    def _ring(self, _number: int, _frame: object) -> None:
+        if self._began_s is None or self.stopped is not None:
+            return
+        if (more_s := self._remaining_s()) > 0:
+            signal.setitimer(signal.ITIMER_PROF, more_s)
+            return
+        self.stopped = Stopped(Verdict.TIME_LIMIT, "the tests did not finish on the program's values")
+        raise self.stopped
+
+
+def _limit_own_cpu(seconds: float | None) -> None:
+    """Let the kernel end this process after so much more CPU time and a second; None: never."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = hard if seconds is None else math.ceil(time.process_time() + max(seconds, 0.0)) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (hard if 0 <= hard < soft else soft, hard))
 
 
 class Run:
@@ -154,7 +201,7 @@ class Run:
         """
         number = secrets.token_bytes(8)
         try:
-            self._channel.sendall(frame(join([number, arguments])))
+            self._send(frame(join([number, arguments])))
         except OSError:
             self._gone()
         parts = self._receive()
@@ -169,14 +216,21 @@ class Run:
             self._budget.end(process_cpu_s(self._pid))
             self._server.next_child()
 
+    def _send(self, data: bytes) -> None:
+        """Send within the limits: a program that does not read fills the channel."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._channel.send(left, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+
     def _receive(self) -> list[bytes]:
         """Read one message within the limits."""
         try:
-            self._wait()
             if not self._ready:
                 self._read_ready()
-                self._wait()
-            data = receive_frame(self._channel, MAX_BYTES + 1024)
+            data = receive_frame(self._channel, MAX_BYTES + 1024, self._wait)
             return split(data) if data is not None else self._gone()
         except FrameError as error:
             raise Stopped(Verdict.TAMPERED, f"the program broke the judge's channel: {error}") from None
@@ -184,15 +238,16 @@ class Run:
             self._gone()
 
     def _read_ready(self) -> None:
-        mark = receive_exactly(self._channel, len(READY))
+        mark = receive_exactly(self._channel, len(READY), self._wait)
         if mark != READY:
             raise ZygoteError("a child could not confine itself")
         self._ready = True
 
-    def _wait(self) -> None:
-        """Wait until there is something to read."""
+    def _wait(self, event: int = select.POLLIN) -> None:
+        """Wait until there is something to read, or room to write."""
+        self._budget.spend()
         poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
+        poll.register(self._channel, event)
         # Hanging up is reported unasked; whatever else comes from the pool can wait.
         poll.register(self._server.pool, 0)
         slice_s = _SLICE_S
@@ -203,8 +258,13 @@ class Run:
 
     def _gone(self) -> NoReturn:
         """Find out why the child hung up."""
-        self._open = False
-        ending = self._server.end_child()
+        # The exchange with the zygote must not be cut short by the tests' own limit.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
+        try:
+            self._open = False
+            ending = self._server.end_child()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if not self._ready:
             raise ZygoteError("a child ended before it was confined")
         self._budget.end(ending.cpu_s)

@@ -51,14 +51,18 @@ def remove_folder(folder: str) -> None:
     os.chmod(folder, 0o700)
     here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     trail: list[str] = []
+    # Folders still to be entered, for each level; each is listed once, for a level may have many.
+    waiting = [_remove_files(here)]
     try:
         while True:
-            inner = _remove_files(here)
-            if inner is not None:
+            if waiting[-1]:
+                inner = waiting[-1].pop()
                 os.chmod(inner, 0o700, dir_fd=here)
                 here = _step(here, inner)
                 trail.append(inner)
+                waiting.append(_remove_files(here))
             elif trail:
+                waiting.pop()
                 here = _step(here, "..")
                 os.rmdir(trail.pop(), dir_fd=here)
             else:
@@ -75,11 +79,11 @@ def _step(here: int, name: str) -> int:
     return there
 
 
-def _remove_files(here: int) -> str | None:
-    """Remove files until a folder turns up; return its name, or None if there is none."""
+def _remove_files(here: int) -> list[str]:
+    """Remove the files of a folder; return the names of the folders in it."""
     with os.scandir(here) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                return entry.name
-            os.unlink(entry.name, dir_fd=here)
-    return None
+        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in listed:
+        if not is_folder:
+            os.unlink(name, dir_fd=here)
+    return [name for name, is_folder in listed if is_folder]

@@ -5,7 +5,7 @@ A frame is a 32-bit length and its bytes; a message is one frame of several byte
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _LENGTH = struct.Struct("!I")
 MAX_FRAME = 256 * 2**20
@@ -47,8 +47,15 @@ def frame(payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-def receive_exactly(channel: socket.socket, size: int) -> bytes | None:
+def receive_exactly(
+    channel: socket.socket, size: int, wait: Callable[[], None] = lambda: None
+) -> bytes | None:
     """Read `size` bytes; None if the other side closed before the first.
+
+    Args:
+        channel: Where from.
+        size: How many.
+        wait: Called before every read; returns when there is something to read.
 
     Raises:
         FrameError: If the other side closed in the middle.
@@ -56,6 +63,7 @@ def receive_exactly(channel: socket.socket, size: int) -> bytes | None:
     chunks: list[bytes] = []
     missing = size
     while missing:
+        wait()
         chunk = channel.recv(min(missing, 2**20))
         if not chunk:
             if missing == size:
@@ -66,19 +74,21 @@ def receive_exactly(channel: socket.socket, size: int) -> bytes | None:
     return b"".join(chunks)
 
 
-def receive_frame(channel: socket.socket, limit: int = MAX_FRAME) -> bytes | None:
-    """Read one frame; None if the other side closed.
+def receive_frame(
+    channel: socket.socket, limit: int = MAX_FRAME, wait: Callable[[], None] = lambda: None
+) -> bytes | None:
+    """Read one frame; None if the other side closed. `wait` as in `receive_exactly`.
 
     Raises:
         FrameError: If the frame is cut or longer than `limit` bytes.
     """
-    head = receive_exactly(channel, _LENGTH.size)
+    head = receive_exactly(channel, _LENGTH.size, wait)
     if head is None:
         return None
     size = _LENGTH.unpack(head)[0]
     if size > limit:
         raise FrameError(f"a frame of {size} bytes, more than {limit}")
-    body = receive_exactly(channel, size)
+    body = receive_exactly(channel, size, wait)
     if body is None and size:
         raise FrameError("closed before the body of a frame")
     return body or b""

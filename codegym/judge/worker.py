@@ -25,6 +25,10 @@ class WorkerDiedError(Exception):
     """The grader ended or went silent."""
 
 
+class OvertimeError(WorkerDiedError):
+    """The kernel ended the grader, whose tests would not finish on a program's values."""
+
+
 class Worker:
     """One grader process; jobs go in, judgements come out in the same order."""
 
@@ -104,12 +108,20 @@ class Worker:
         try:
             data = receive_frame(self.channel)
         except (OSError, FrameError) as error:
-            raise WorkerDiedError(f"cannot receive: {error}; {self._last_words()}") from error
+            raise self._why_gone(f"cannot receive: {error}; ") from error
         if data is None:
-            raise WorkerDiedError(self._last_words())
+            raise self._why_gone()
         self.progress = time.monotonic()
         message: dict[str, Any] = json.loads(data)
         return message
+
+    def _why_gone(self, told: str = "") -> WorkerDiedError:
+        try:
+            status = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            status = None
+        kind = OvertimeError if status == -signal.SIGXCPU else WorkerDiedError
+        return kind(told + self._last_words())
 
     def _last_words(self) -> str:
         self._log.seek(0)

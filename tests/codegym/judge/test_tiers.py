@@ -26,7 +26,7 @@ CALLS = {
     "aarch64": {"prctl": 167, "unshare": 97, "mount": 40, "landlock": 444},
 }.get(platform.machine(), {})
 SET_SECCOMP, LINUX32 = 22, 8
-SCRATCH_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+SCRATCH_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_NOATIME
 
 # Loads no more than the judge needs, takes something away for good, and tells what a judge makes of the rest.
 HARNESS = """
