@@ -1,18 +1,22 @@
 """Settings of the main job, and the scales it comes in."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from agents.bundled import TinyModelConfig
+from agents.critic import CriticInit
 from agents.psgpo_config import PSGPOConfig
 from agents.samplers import SAMPLERS
 from agents.sft import SFTConfig
 from codegym.judge import JUDGES
+from codegym.rewards.process_options import ProcessOptions
 from codegym.table import check_name, resolve
 from codegym.task import Task
 from codegym.tasks import TASK_SOURCES, load_tasks
+from codegym.tasks.stepwise_programs import check_horizons
 from prm.config import PRMConfig
 from prm.selection import SelectionConfig
 
@@ -49,9 +53,16 @@ class DenseConfig:
     lambda_fail: float | None = None  # weight on a failing program; None: the form's default
     lambda_pass: float | None = None  # weight on a passing program; None: the form's default
     refresh_learning_rate: float = 5e-4  # of the PRM's passes over PSGPO's own rollouts; 0 for no refresh
-    critic_init: Literal["scratch", "policy", "prm"] = (
-        "prm"  # PSGPO's critic; the other arms' is rl.critic_init
-    )
+    critic_init: CriticInit = "prm"  # PSGPO's critic; the other arms' is rl.critic_init
+
+    def __post_init__(self) -> None:
+        # the reward's own checks, which its model is not needed for
+        ProcessOptions(prm="prm", form=self.form, lambda_fail=self.lambda_fail, lambda_pass=self.lambda_pass)
+        if not 0 <= self.refresh_learning_rate < math.inf:
+            raise ValueError(
+                f"refresh_learning_rate must be finite and not negative, got {self.refresh_learning_rate}"
+            )
+        check_name(self.critic_init, get_args(CriticInit), "critic_init")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +100,22 @@ class PipelineConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads < 0:
             raise ValueError(f"threads must not be negative, got {self.threads}")
+        self._check_horizons()
 
     def with_seed(self) -> "PipelineConfig":
         """The same settings with the run's seed in every part."""
         return replace(self, sft=replace(self.sft, seed=self.seed), prm=replace(self.prm, seed=self.seed))
+
+    def _check_horizons(self) -> None:
+        if not self.eval_horizons:
+            raise ValueError("eval_horizons must hold at least one range of steps, got none")
+        for horizons in self.eval_horizons:
+            check_horizons(horizons)
+        (low, high), (shortest, longest) = check_horizons(self.rl_horizons), check_horizons(self.sft_horizons)
+        if not shortest <= low <= high <= longest:
+            raise ValueError(
+                f"sft_horizons must cover rl_horizons, got {self.sft_horizons} and {self.rl_horizons}"
+            )
 
     def load(self, *, split: str, limit: int, horizons: tuple[int, int]) -> Sequence[Task]:
         """Tasks of the source; `horizons` goes to sources that have the dial."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW, Optimizer
@@ -40,7 +41,8 @@ class SFTConfig:
     prompt_weight: float = 0.1  # loss weight of prompt tokens; completion tokens weigh 1
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this
     checkpoint_every: int = 100  # steps between checkpoints
-    seed: int = 0  # of the order, and of dropout where the model has any
+    # of the order, and of dropout where the model has any; the command line has one seed, the run's
+    seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "max_grad_norm"):

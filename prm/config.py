@@ -3,6 +3,9 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from prm.heads import make_head
 
@@ -23,7 +26,8 @@ class PRMConfig:
     validation_fraction: float = 0.1  # of the TASKS; their programs are never trained on; 0 for none
     n_validations: int = 4  # evenly spaced; the weights with the best local AUC are kept
     checkpoint_every: int = 25  # optimizer steps between checkpoints
-    seed: int = 0  # of the split and of the order of programs
+    # of the split and of the order of programs; the command line has one seed, the run's
+    seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:
         make_head(self.head)

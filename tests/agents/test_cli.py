@@ -51,6 +51,9 @@ def test_options_override_the_scale():
         (["--rl.sampler", "vvlm"], "unknown sampler 'vvlm'"),
         (["--stage", "trian"], "unknown stage 'trian'"),
         (["--train-tasks", "0"], "train_tasks must be at least 1, got 0"),
+        (["--rl-horizons", "0", "3"], "1 <= shortest <= longest, got (0, 3)"),
+        (["--eval-horizons", "5", "2"], "1 <= shortest <= longest, got (5, 2)"),
+        (["--sft-horizons", "1", "3"], "sft_horizons must cover rl_horizons, got (1, 3) and (9, 12)"),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_expected(arguments, said, capsys, tmp_path):
@@ -63,7 +66,11 @@ def test_a_bad_value_is_named_with_what_was_expected(arguments, said, capsys, tm
     ("arguments", "said"),
     [
         (["--rl.kl-coeff", "0.1"], "--rl.kl-coef"),
+        (["--sft.seed", "7"], "--sft.seed"),
+        (["--prm.seed", "5"], "--prm.seed"),
         (["--rl.clip-range", "2"], "clip_range must be in (0, 1), got 2.0"),
+        (["--dense.lambda-fail", "5"], "a failing program could earn 4.75"),
+        (["--dense.refresh-learning-rate", "-1"], "refresh_learning_rate must be finite"),
         (["--label.k", "0"], "k must be at least 1, got 0"),
         (["--label.source", "oracle"], "Invalid choice"),
         (["--seed", "x"], "'x'"),
@@ -91,6 +98,14 @@ def test_a_stage_alone_needs_the_stages_it_reads_from(capsys, tmp_path):
 def test_an_unknown_task_source_is_an_error_of_the_config_itself():
     with pytest.raises(UnknownNameError, match=r"choose from .*stepwise"):
         PipelineConfig(tasks="nope")
+
+
+@pytest.mark.parametrize(
+    "config", [{"eval_horizons": ()}, {"rl_horizons": (9, 13)}, {"sft_horizons": (10, 12)}]
+)
+def test_horizons_that_cannot_be_used_are_an_error_of_the_config_itself(config):
+    with pytest.raises(ValueError, match="horizons must"):
+        PipelineConfig(**config)
 
 
 def test_tasks_lists_sources_and_shows_one(capsys):
