@@ -83,6 +83,8 @@ class RunFolder:
 def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
     """Open `path` for a run of `config`, or create it.
 
+    A run that failed before it wrote anything leaves its settings alone in the folder: they are replaced.
+
     Raises:
         RunFolderError: If the folder holds something else, is damaged, or belongs to a run with other
             settings; the message says which, and nothing is overwritten.
@@ -91,7 +93,7 @@ def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
         raise RunFolderError(f"{path} is a file; --out must name a folder")
     if not path.exists() or not any(entry.name != LOCK for entry in path.iterdir()):
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / CONFIG, {"format": FORMAT, "config": config})
+        _write_config(path, config)
         return RunFolder(path)
     if not (path / CONFIG).exists():
         raise RunFolderError(f"{path} holds files but no {CONFIG}: not a run folder; choose another --out")
@@ -102,12 +104,32 @@ def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
             "choose another --out"
         )
     changes = _differences(stored["config"], json.loads(json.dumps(config)))
-    if changes:
+    if changes and not _take_over(path, config):
         raise RunFolderError(
             f"{path} belongs to a run with other settings; choose another --out, or repeat its settings:\n  "
             + "\n  ".join(changes)
         )
     return RunFolder(path)
+
+
+def _take_over(path: Path, config: Mapping[str, Any]) -> bool:
+    """Write `config` over other settings, unless their run has written something; whether it was done."""
+    if _has_files(path):
+        return False
+    with RunFolder(path).locked():  # its process may be about to write
+        if _has_files(path):
+            return False
+        _write_config(path, config)
+    return True
+
+
+def _has_files(path: Path) -> bool:
+    """Whether a run has written anything there."""
+    return any(entry.name not in (CONFIG, LOCK) for entry in path.iterdir())
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    write_json(path / CONFIG, {"format": FORMAT, "config": config})
 
 
 def _read_object(path: Path) -> dict[str, Any]:

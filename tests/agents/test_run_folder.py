@@ -33,7 +33,7 @@ def test_the_same_config_opens_the_folder_again_and_changes_nothing(tmp_path):
 
 
 def test_other_settings_are_refused_naming_each_difference(tmp_path):
-    open_run(tmp_path, CONFIG)
+    open_run(tmp_path, CONFIG).finish("sft", seconds=1, metrics={})
     before = snapshot(tmp_path)
     with pytest.raises(RunFolderError) as error:
         open_run(tmp_path, {"seed": 1, "rl": {"kl_coef": 0.02, "horizons": (9, 12)}, "extra": True})
@@ -43,6 +43,35 @@ def test_other_settings_are_refused_naming_each_difference(tmp_path):
     assert "extra: the folder has None, asked for True" in message
     assert "horizons" not in message
     assert snapshot(tmp_path) == before
+
+
+OTHER = {"seed": 1}
+
+
+def test_a_run_that_failed_before_it_wrote_anything_leaves_the_folder_to_other_settings(tmp_path):
+    with open_run(tmp_path, CONFIG).locked():
+        pass
+    open_run(tmp_path, OTHER)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"format": 1, "config": OTHER}
+    open_run(tmp_path, OTHER).record_spent("sft", 1.0)
+    with pytest.raises(RunFolderError, match="other settings"):
+        open_run(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["stages/sft.json", "stages/sft.attempt.json", "labels.jsonl", "sft/x"])
+def test_whatever_a_run_wrote_keeps_its_settings(tmp_path, name):
+    open_run(tmp_path, CONFIG)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(RunFolderError, match="other settings"):
+        open_run(tmp_path, OTHER)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == CONFIG["seed"]
+
+
+def test_a_run_that_has_just_started_keeps_its_settings(tmp_path):
+    with open_run(tmp_path, CONFIG).locked(), pytest.raises(RunFolderError, match="another process"):
+        open_run(tmp_path, OTHER)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == CONFIG["seed"]
 
 
 @pytest.mark.parametrize(
