@@ -1,9 +1,11 @@
 """Text to tokens and back: the seam of `TokenActions`."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from codegym.table import resolve
+from codegym.table import check_name, resolve
 
 TOKENIZERS = {
     "bytes": "codegym.wrappers.tokenizers:ByteTokenizer",
@@ -55,10 +57,21 @@ def make_tokenizer(name: str) -> Tokenizer:
     """The tokenizer called "bytes", or the one saved under a path or hub name, through `transformers`.
 
     Raises:
+        FileNotFoundError: If `name` is absolute or starts with "." or "~", and there is no such folder.
         OSError: If there is no such tokenizer.
+        UnknownNameError: If `name` is almost "bytes".
     """
     if name == "bytes":
         made: Tokenizer = resolve(TOKENIZERS, name, "tokenizer")()
-    else:
-        made = resolve(TOKENIZERS, "transformers", "tokenizer").from_pretrained(name)
+        return made
+    folder = Path(name).expanduser()
+    # Whatever is passed on and is no folder is looked for on the hub, which takes long to fail.
+    if not folder.exists():
+        if folder.is_absolute() or name.startswith("."):
+            raise FileNotFoundError(f"there is no folder {folder} to load a tokenizer from")
+        if get_close_matches(name, TOKENIZERS):
+            check_name(name, ["bytes"], "tokenizer")
+    made = resolve(TOKENIZERS, "transformers", "tokenizer").from_pretrained(
+        str(folder) if folder.exists() else name
+    )
     return made

@@ -11,7 +11,7 @@ from gymnasium.vector import AsyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegym import END_OF_PROGRAM, RewardWrapper, Task, TokenActions
+from codegym import END_OF_PROGRAM, RewardWrapper, Task, TokenActions, UnknownNameError
 from codegym.testing import DOUBLE, ScriptedJudge, judgement
 from codegym.wrappers.tokenizers import ByteTokenizer, Tokenizer, make_tokenizer
 
@@ -275,9 +275,35 @@ def test_a_transformers_tokenizer_by_path(saved_tokenizer, monkeypatch):
     assert twin.observation_space == named.observation_space
 
 
-def test_a_missing_tokenizer_is_an_error(tmp_path):
-    with pytest.raises((OSError, ValueError)):
-        make_tokenizer(str(tmp_path / "nothing"))
+@pytest.mark.parametrize("name", ["{}/nothing", "./nothing", "../nothing", "~/no/such/folder"])
+def test_a_missing_folder_is_named_without_asking_the_hub(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*(nothing|such/folder) to load a tokenizer"):
+        make_tokenizer(name.format(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["byts", "byte", "transformer", "transformers"])
+def test_a_name_near_the_tables_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(UnknownNameError, match=f"unknown tokenizer '{name}'.*choose from bytes"):
+        make(name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased", "google/byt5-small", "org/bytes"])
+def test_hub_names_are_passed_on(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr("codegym.wrappers.tokenizers.resolve", lambda *_: Hub(asked))
+    assert isinstance(make_tokenizer(name), Words)
+    assert asked == [name]
+
+
+class Hub:
+    """Notes which names it is asked for."""
+
+    def __init__(self, asked):
+        self._asked = asked
+
+    def from_pretrained(self, name):
+        self._asked.append(name)
+        return Words()
 
 
 def test_vector_environments_of_gymnasium_take_token_environments():
