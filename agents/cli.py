@@ -21,6 +21,7 @@ SUMMARY = {
     "tasks": "list task sources, count the tasks of one, or show a task with its tests",
     "doctor": "examine a task set and a reward scheme before anyone trains on them",
 }
+BAD_PATH = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = resolve(COMMANDS, arguments[0], "command")
         status: int = command(arguments[1:])
-    except (CodegymError, ValueError, FileNotFoundError) as error:
+    except (CodegymError, ValueError, *BAD_PATH) as error:
         sys.stderr.write(f"codegym: {error}\n")
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -1,5 +1,8 @@
 """Stage sft: the starting policy."""
 
+from pathlib import Path
+from typing import Any
+
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agents.bundled import make_tiny_model, train_tokenizer
@@ -17,11 +20,11 @@ TOKENIZER_PROGRAMS = 4000
 def train_start(context: Context, report: Report) -> Metrics:
     """Train the starting policy on the source's corpus and write it to `sft/`."""
     config = context.config
-    pairs = corpus(context)
     if config.model is not None:
-        tokenizer = AutoTokenizer.from_pretrained(config.model)
-        model = AutoModelForCausalLM.from_pretrained(config.model)
+        model, tokenizer = _pretrained(config.model)  # first, since it may be missing
+        pairs = corpus(context)
     else:
+        pairs = corpus(context)
         texts = (prompt + completion for prompt, completion in pairs[:TOKENIZER_PROGRAMS])
         tokenizer = train_tokenizer(texts, config.tiny.vocab_size)
         model = make_tiny_model(tokenizer, config.tiny, seed=config.seed)
@@ -35,6 +38,22 @@ def train_start(context: Context, report: Report) -> Metrics:
         "loss": metrics.history[-1]["loss"],
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def _pretrained(name: str) -> tuple[Any, Any]:
+    """A causal LM and its tokenizer, from a folder or by the name that the hub has for it.
+
+    Raises:
+        FileNotFoundError: If `name` is a path, but not that of a model's folder.
+        ValueError: If the model or its tokenizer cannot be had.
+    """
+    is_path = name.startswith((".", "/", "~")) or Path(name).exists()
+    if is_path and not (Path(name) / "config.json").is_file():
+        raise FileNotFoundError(f"--model must name the folder of a causal LM, got {name}")
+    try:
+        return AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    except OSError as error:  # how transformers says that a file is missing
+        raise ValueError(f"--model {name} could not be loaded: {' '.join(str(error).split())}") from error
 
 
 def corpus(context: Context) -> list[tuple[str, str]]:

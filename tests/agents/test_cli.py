@@ -95,6 +95,49 @@ def test_a_stage_alone_needs_the_stages_it_reads_from(capsys, tmp_path):
     assert "stage 'prm' reads what stage 'label' writes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{tmp}/nowhere", "--model must name the folder of a causal LM, got {tmp}/nowhere"),
+        ("./nowhere", "--model must name the folder of a causal LM, got ./nowhere"),
+        ("{tmp}/empty", "--model must name the folder of a causal LM, got {tmp}/empty"),
+        ("{tmp}/file", "--model must name the folder of a causal LM, got {tmp}/file"),
+        ("{tmp}/bare", "--model {tmp}/bare could not be loaded"),
+    ],
+)
+def test_a_model_that_is_not_there_exits_2_and_leaves_the_folder_to_other_settings(
+    model, said, tmp_path, capsys
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text('{"model_type": "llama"}')
+    run = ["psgpo", "--scale", "smoke", "--out", str(tmp_path / "run")]
+    assert main([*run, "--model", model.format(tmp=tmp_path)]) == 2
+    assert said.format(tmp=tmp_path) in capsys.readouterr().err
+    assert main([*run, "--stage", "prm"]) == 2
+    assert "stage 'prm' reads what stage 'label' writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(IsADirectoryError, 2), (NotADirectoryError, 2), (PermissionError, 2), (BrokenPipeError, None)],
+)
+def test_a_path_that_cannot_be_used_exits_2_and_other_errors_are_not_hidden(
+    error, status, monkeypatch, capsys
+):
+    def command(argv):
+        raise error(1, "why", "a/b")
+
+    monkeypatch.setattr("agents.commands.tasks.main", command)
+    if status is None:
+        with pytest.raises(error):
+            main(["tasks"])
+    else:
+        assert main(["tasks"]) == status
+        assert capsys.readouterr().err == "codegym: [Errno 1] why: 'a/b'\n"
+
+
 def test_an_unknown_task_source_is_an_error_of_the_config_itself():
     with pytest.raises(UnknownNameError, match=r"choose from .*stepwise"):
         PipelineConfig(tasks="nope")
@@ -143,6 +186,8 @@ def test_judge_tells_right_from_wrong(task, tmp_path, capsys):
     ("arguments", "said"),
     [
         (["missing.py", "--task", "{id}"], "missing.py"),
+        (["{folder}", "--task", "{id}"], "Is a directory: '{folder}'"),
+        (["{file}/x", "--task", "{id}"], "Not a directory: '{file}/x'"),
         (["{file}", "--task", "nowhere/1"], "unknown task source 'nowhere'"),
         (["{file}", "--task", "stepwise/train-2-12-0/x"], "stepwise/train-2-12-0/x"),
         (["{file}", "--task", "{id}", "--judge", "lokal"], "unknown judge 'lokal'"),
@@ -151,9 +196,9 @@ def test_judge_tells_right_from_wrong(task, tmp_path, capsys):
 def test_bad_input_to_judge_exits_2_and_says_why(arguments, said, task, tmp_path, capsys):
     file = tmp_path / "a.py"
     file.write_text("x = 1\n")
-    filled = [argument.format(id=task.task_id, file=file) for argument in arguments]
+    filled = [argument.format(id=task.task_id, file=file, folder=tmp_path) for argument in arguments]
     assert main(["judge", *filled]) == 2
-    assert said in capsys.readouterr().err
+    assert said.format(file=file, folder=tmp_path) in capsys.readouterr().err
 
 
 def test_commands_that_need_no_model_do_not_load_torch():
