@@ -69,9 +69,8 @@ def make_tokenizer(name: str) -> Tokenizer:
     if not folder.exists():
         if folder.is_absolute() or name.startswith("."):
             raise FileNotFoundError(f"there is no folder {folder} to load a tokenizer from")
-        if get_close_matches(name, TOKENIZERS):
+        if "/" not in name and get_close_matches(name, TOKENIZERS):
             check_name(name, ["bytes"], "tokenizer")
-    made = resolve(TOKENIZERS, "transformers", "tokenizer").from_pretrained(
-        str(folder) if folder.exists() else name
-    )
-    return made
+    where = str(folder) if folder.exists() else name
+    loaded: Tokenizer = resolve(TOKENIZERS, "transformers", "tokenizer").from_pretrained(where)
+    return loaded
