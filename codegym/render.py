@@ -58,7 +58,7 @@ def rows(episode: Episode, rewards: Sequence[float] = ()) -> list[Row]:
         shown.append(Row(text="# end of program", reward=paid[len(episode.lines)] if rewards else None))
     if episode.judgement is not None:
         result = episode.judgement
-        earned = f", return {sum(rewards):.3f}" if rewards else ""
+        earned = f", return {sum(rewards):z.3f}" if rewards else ""
         shown.append(
             Row(text=f"# {result.verdict}: {result.tests_passed} of {result.tests_total} tests{earned}")
         )
@@ -70,7 +70,7 @@ def draw_ansi(episode: Episode, rewards: Sequence[float] = ()) -> str:
     shown = []
     for row in rows(episode, rewards):
         number = "" if row.number is None else str(row.number)
-        reward = "" if row.reward is None else f"{row.reward:+.3f}"
+        reward = "" if row.reward is None else f"{row.reward:+z.3f}"
         margin = f"{number:>4} {reward:>7} | " if number or reward else ""
         shown.append(f"{margin}{row.text}\n")
     return "".join(shown)
@@ -83,7 +83,7 @@ def draw_html(episode: Episode, rewards: Sequence[float] = ()) -> str:
     for row in rows(episode, rewards):
         red, green, blue = _tint(row.reward, largest)
         number = "" if row.number is None else str(row.number)
-        reward = "" if row.reward is None else f"{row.reward:+.3f}"
+        reward = "" if row.reward is None else f"{row.reward:+z.3f}"
         body.append(
             f'<tr style="background:rgb({red},{green},{blue})"><td>{number}</td><td>{reward}</td>'
             f"<td><pre>{escape(row.text)}</pre></td></tr>\n"
@@ -108,7 +108,7 @@ def draw_rgb_array(episode: Episode, rewards: Sequence[float] = ()) -> NDArray[n
     for index, row in enumerate(rows(episode, rewards)[-fitting:]):
         top = _MARGIN + index * _LINE_HEIGHT
         number = "" if row.number is None else str(row.number)
-        reward = "" if row.reward is None else f"{row.reward:+.3f}"
+        reward = "" if row.reward is None else f"{row.reward:+z.3f}"
         tint = _tint(row.reward, largest)
         canvas.rectangle((0, top - 1, FRAME_WIDTH, top + _LINE_HEIGHT - 2), fill=tint)
         canvas.text((_MARGIN, top), f"{number:>4} {reward:>7}", font=font, fill=_FAINT)

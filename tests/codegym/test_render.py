@@ -67,6 +67,15 @@ def test_text_has_prompt_lines_rewards_and_verdict():
     )
 
 
+def test_no_zero_is_negative():
+    assert "-0.000" in f"{-0.0001:+.3f}"
+    for draw in (draw_ansi, draw_html):
+        drawn = draw(ENDED, [-0.0, -0.0001, -0.0])
+        assert "-0.000" not in drawn
+        assert drawn.count("+0.000") == 3
+        assert "return 0.000" in drawn
+
+
 def test_rewards_may_be_missing():
     assert draw_ansi(OPEN) == (
         "# check/double\ndef double(x):\n   1         |     y = x + x\n   2         |     return y\n"
