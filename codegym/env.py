@@ -17,6 +17,7 @@ from codegym.judge import Judge, make_judge
 from codegym.render import RENDERERS, draw_ansi
 from codegym.rewards.outcome import PassFail, outcome
 from codegym.spaces import CodeSpace
+from codegym.table import check_object
 from codegym.task import Task
 from codegym.tasks import load_tasks
 
@@ -60,6 +61,7 @@ class CodeGenEnv(gym.Env[str, str]):
 
     Raises:
         TaskError: If there are no tasks, two share an id, or one has no tests.
+        TypeError: If the judge is neither a name nor a judge.
         UnknownNameError: If a name is in no table.
         ValueError: If a limit or the render mode is not valid, or options come without a name.
 
@@ -89,6 +91,8 @@ class CodeGenEnv(gym.Env[str, str]):
         for name, value, options in (("tasks", tasks, task_options), ("judge", judge, judge_options)):
             if options and not isinstance(value, str):
                 raise ValueError(f"options for {name} go with a name, got {name} as {type(value).__name__}")
+        if not isinstance(judge, str):
+            check_object(judge, Judge, "judge")
         self.tasks = tuple(load_tasks(tasks, **(task_options or {})) if isinstance(tasks, str) else tasks)
         self._tasks_by_id = _index(self.tasks)
         self.max_lines = max_lines

@@ -29,6 +29,15 @@ def check_options(function: Callable[..., Any], options: Iterable[str], kind: st
             check_name(option, known, kind)
 
 
+def check_object(value: object, protocol: type, name: str) -> None:
+    """Raise `TypeError` unless `value`, given in the place of a name, has what `protocol` asks for."""
+    asked = [attribute for attribute in vars(protocol) if not attribute.startswith("_")]
+    if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in asked):
+        raise TypeError(
+            f"{name} must be a {protocol.__name__}, an object with {' and '.join(asked)}, got {value!r}"
+        )
+
+
 def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
     """Import and return what `name` stands for.
 

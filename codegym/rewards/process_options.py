@@ -7,7 +7,7 @@ import numpy as np
 
 from codegym.rewards import LineScorer
 from codegym.rewards.assignment import FORMS, UNBOUNDED
-from codegym.table import check_name
+from codegym.table import check_name, check_object
 
 GATES = ("psgpo", "pass_only", "both", "schedule")
 UNITS = ("line", "statement")
@@ -94,6 +94,8 @@ class ProcessOptions:
             raise ValueError(
                 "ProcessReward needs exactly one of prm= (the folder of a saved model) and scorer="
             )
+        if self.scorer is not None:
+            check_object(self.scorer, LineScorer, "scorer")
         if (self.gate == "schedule") != (self.schedule is not None):
             raise ValueError(
                 'gate="schedule" and schedule=(first, last, n_programs) go together, got '

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from codegym.rewards import RewardScheme, make_scheme, scheme_after
 from codegym.rewards.score_batch import one_batch
 from codegym.rewards.settlement import settle
+from codegym.table import check_object
 from codegym.vector import CodeGenVectorEnv, Step, Texts
 
 
@@ -27,8 +28,8 @@ class VectorRewardWrapper(VectorWrapper[Texts, Sequence[str], Texts, Sequence[st
         options: Constructor arguments of the named scheme.
 
     Raises:
-        TypeError: If `env` is not a `CodeGenVectorEnv`, already has a reward wrapper, or if options come with
-            an object.
+        TypeError: If `env` is not a `CodeGenVectorEnv`, already has a reward wrapper, if options come with an
+            object, or the scheme is neither a name nor a scheme.
         UnknownNameError: If no scheme has that name.
     """
 
@@ -43,6 +44,7 @@ class VectorRewardWrapper(VectorWrapper[Texts, Sequence[str], Texts, Sequence[st
         elif options:
             raise TypeError(f"options {sorted(options)} go with a scheme's name, not with an object")
         else:
+            check_object(scheme, RewardScheme, "scheme")
             self.scheme = scheme
             self._scheme_name = type(scheme).__name__
         self._paid = np.zeros(self.num_envs)

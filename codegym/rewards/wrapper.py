@@ -1,5 +1,6 @@
 """The adapter between reward schemes and Gymnasium."""
 
+from pathlib import PurePath
 from typing import Any
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ from codegym.env import CodeGenEnv
 from codegym.rewards import RewardScheme, make_scheme, scheme_after
 from codegym.rewards.settlement import settle
 from codegym.spaces import CodeSpace
+from codegym.table import check_object
 
 
 class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
@@ -25,12 +27,14 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
         options: Constructor arguments of the named scheme.
 
     Raises:
-        TypeError: If `env` is not a `CodeGenEnv`, already has a reward wrapper, or if options come with an
-            object.
+        TypeError: If `env` is not a `CodeGenEnv`, already has a reward wrapper, if options come with an
+            object, or the scheme is neither a name nor a scheme.
         UnknownNameError: If no scheme has that name.
     """
 
     def __init__(self, env: gym.Env[str, str], scheme: str | RewardScheme, **options: Any) -> None:
+        # The EnvSpec's JSON has no paths.
+        options = {name: str(o) if isinstance(o, PurePath) else o for name, o in options.items()}
         # A scheme may hold a model; recording must not copy its weights.
         RecordConstructorArgs.__init__(self, scheme=scheme, _disable_deepcopy=True, **options)
         super().__init__(env)
@@ -42,6 +46,7 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
         elif options:
             raise TypeError(f"options {sorted(options)} go with a scheme's name, not with an object")
         else:
+            check_object(scheme, RewardScheme, "scheme")
             self.scheme = scheme
             self._scheme_name = type(scheme).__name__
         self._paid = 0.0

@@ -9,6 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from codegym.table import check_object
 from codegym.wrappers.features import crossed
 from codegym.wrappers.lines import LineSender
 from codegym.wrappers.proposers import Proposal, Proposer, make_proposer
@@ -37,7 +38,7 @@ class LineChoices(LineSender[NDArray[np.float32], np.int64]):
         proposer_options: Constructor arguments of the named proposer; JSON.
 
     Raises:
-        TypeError: If `env` does not take lines, or options come with an object.
+        TypeError: If `env` does not take lines, options come with an object, or the proposer is none.
         UnknownNameError: If no proposer has that name.
         ValueError: If `k` or `n_features` is less than 1.
     """
@@ -55,6 +56,8 @@ class LineChoices(LineSender[NDArray[np.float32], np.int64]):
             raise ValueError(f"k and n_features must be at least 1, got {k=} and {n_features=}")
         if proposer_options and not isinstance(proposer, str):
             raise TypeError(f"options {sorted(proposer_options)} go with a proposer's name, not an object")
+        if not isinstance(proposer, str):
+            check_object(proposer, Proposer, "proposer")
         # A proposer may hold a model; recording must not copy its weights.
         RecordConstructorArgs.__init__(
             self,

@@ -9,6 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from codegym.episode import CUT_PROGRAM, END_OF_PROGRAM
+from codegym.table import check_object
 from codegym.wrappers.lines import LineSender
 from codegym.wrappers.tokenizers import Tokenizer, make_tokenizer
 
@@ -47,7 +48,7 @@ class TokenActions(LineSender[dict[str, Any], np.int64]):
         context: How many tokens are observed.
 
     Raises:
-        TypeError: If `env` does not take lines.
+        TypeError: If `env` does not take lines, or the tokenizer is neither a name nor a tokenizer.
         ValueError: If a number is less than 1, or the tokenizer has no end-of-text token.
     """
 
@@ -61,6 +62,8 @@ class TokenActions(LineSender[dict[str, Any], np.int64]):
     ) -> None:
         if max_tokens < 1 or context < 1:
             raise ValueError(f"max_tokens and context must be at least 1, got {max_tokens=} and {context=}")
+        if not isinstance(tokenizer, str):
+            check_object(tokenizer, Tokenizer, "tokenizer")
         RecordConstructorArgs.__init__(
             self, tokenizer=tokenizer, max_tokens=max_tokens, context=context, _disable_deepcopy=True
         )

@@ -276,6 +276,12 @@ def test_make_by_module_name(judge):
     assert isinstance(gym.make("codegym:CodeGen-v0", tasks=[DOUBLE], judge=judge).unwrapped, CodeGenEnv)
 
 
+@pytest.mark.parametrize("wrong", [None, object(), ScriptedJudge])
+def test_what_is_no_judge_is_refused(wrong):
+    with pytest.raises(TypeError, match="judge must be a Judge, an object with judge and close, got"):
+        gym.make("CodeGen-v0", tasks=[DOUBLE], judge=wrong)
+
+
 def test_spec_survives_json(monkeypatch):
     asked = []
 

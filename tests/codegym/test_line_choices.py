@@ -157,6 +157,9 @@ def test_proposers_come_by_name_or_as_objects():
         make("words")
     with pytest.raises(TypeError, match="go with a proposer's name"):
         make(FixedLines(["a"]), proposer_options={"lines": ["b"]})
+    for wrong in (None, FixedLines, object()):
+        with pytest.raises(TypeError, match="proposer must be a Proposer, an object with propose, got"):
+            make(wrong)
 
 
 @pytest.mark.parametrize("options", [{"k": 0}, {"n_features": 0}])

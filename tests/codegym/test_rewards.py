@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -366,6 +367,22 @@ def test_unknown_schemes_and_stray_options_are_refused():
         RewardWrapper(make(), "pass_fall")
     with pytest.raises(TypeError, match=r"options \['cap'\] go with a scheme's name"):
         RewardWrapper(make(), scheme(), cap=0.5)
+
+
+@pytest.mark.parametrize("wrong", [None, dict, PassFail, object()])
+def test_what_is_no_scheme_or_scorer_is_refused(wrong):
+    with pytest.raises(TypeError, match="scheme must be a RewardScheme, an object with credit and step, got"):
+        RewardWrapper(make(), wrong)
+    if wrong is not None:
+        with pytest.raises(TypeError, match="scorer must be a LineScorer, an object with score, got"):
+            ProcessReward(scorer=wrong)
+
+
+def test_a_path_among_the_options_survives_json(monkeypatch):
+    monkeypatch.setattr("codegym.env.load_tasks", lambda name, **options: [TASK])
+    env = RewardWrapper(gym.make("CodeGen-v0"), "process", prm=Path("runs/prm"))
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert twin.scheme == env.scheme == ProcessReward(prm="runs/prm")
 
 
 def test_spec_round_trip_keeps_names_and_options(monkeypatch):

@@ -1,6 +1,7 @@
 """Tables of "module:attribute" strings, and every table codegym ships."""
 
 import sys
+from typing import Protocol
 
 import pytest
 
@@ -14,7 +15,7 @@ from codegym import (
     make_judge,
 )
 from codegym.rewards.scoring import LINE_SCORERS
-from codegym.table import check_name, resolve
+from codegym.table import check_name, check_object, check_options, resolve
 
 TABLE = {
     "sqrt": "math:sqrt",
@@ -42,6 +43,37 @@ def test_an_unknown_name_lists_the_choices_and_the_nearest():
 def test_a_name_like_no_other_has_no_hint():
     with pytest.raises(UnknownNameError, match=r"unknown thing '\?\?'; choose from a, b"):
         check_name("??", ["b", "a"], "thing")
+
+
+class Speaks(Protocol):
+    def speak(self): ...
+
+    def listen(self): ...
+
+
+class Dog:
+    def speak(self):
+        return "woof"
+
+    def listen(self):
+        return None
+
+
+def test_an_object_in_the_place_of_a_name_needs_what_is_asked_for():
+    check_object(Dog(), Speaks, "animal")
+    for wrong in (None, dict, {}, Dog, object()):
+        with pytest.raises(TypeError, match="animal must be a Speaks, an object with speak and listen, got"):
+            check_object(wrong, Speaks, "animal")
+
+
+@pytest.mark.parametrize("function", [lambda path, *, limit=0: 0, lambda path, limit=0, **more: 0])
+def test_options_are_checked_unless_a_function_takes_any(function):
+    check_options(function, ["path", "limit"], "option")
+    if "more" in function.__code__.co_varnames:
+        check_options(function, ["speed"], "option")
+    else:
+        with pytest.raises(UnknownNameError, match="unknown option 'speed'; choose from limit, path"):
+            check_options(function, ["speed"], "option")
 
 
 @pytest.mark.parametrize("name", [None, 3, ""])

@@ -295,6 +295,12 @@ def test_hub_names_are_passed_on(name, monkeypatch):
     assert asked == [name]
 
 
+@pytest.mark.parametrize("wrong", [None, ByteTokenizer, 3])
+def test_what_is_no_tokenizer_is_refused(wrong):
+    with pytest.raises(TypeError, match="tokenizer must be a Tokenizer, an object with eos_token_id and"):
+        make(wrong)
+
+
 class Hub:
     """Notes which names it is asked for."""
 

@@ -112,6 +112,12 @@ def test_every_scheme_pays_what_single_environments_pay(name, mode):
             assert same(ours.reset(options=dict(mask)), theirs.reset(options=dict(mask)))
 
 
+def test_what_is_no_scheme_is_refused():
+    for wrong in (None, Steps):
+        with pytest.raises(TypeError, match="scheme must be a RewardScheme"):
+            VectorRewardWrapper(make(2), wrong)
+
+
 def test_the_last_action_settles():
     env = VectorRewardWrapper(make(2), Steps())
     env.reset(seed=0)
