@@ -129,7 +129,7 @@ def test_twenty_thousand_verdicts_of_a_hostile_mix_are_right_and_leave_nothing()
         for first in range(0, VERDICTS, BATCH):
             assert_verdicts(judge.judge([next(mix) for _ in range(BATCH)]), first)
             samples.append([(resident_kib(pid), descriptors(pid)) for pid in pids])
-            zombies = [child for pid in pids for child in children_of(pid) if state(child) == "Z"]
+            zombies = [child for pid in pids for child in children_of(pid) if not alive(child)]
             # The zygote waits for a child when it forks the next one: never more than one each.
             assert len(zombies) <= 2
         assert judge.statistics.restarts == restarts
