@@ -181,7 +181,7 @@ def test_cpu_time_is_measured_across_the_containers_border(judge):
 
 def test_a_program_that_only_waits_is_idle(judge):
     judgement = judge.judge([(TASK, "import time\ndef f(n): time.sleep(100)\n")])[0]
-    assert (judgement.verdict, judgement.message) == (Verdict.TIME_LIMIT, "idle for more than 0.5 s")
+    assert (judgement.verdict, judgement.message) == (Verdict.TIME_LIMIT, "busy and idle for more than 0.5 s")
 
 
 def test_memory_and_output_have_their_limits(options):
