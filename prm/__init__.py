@@ -6,7 +6,14 @@ from prm.audit import audit
 from prm.collect import collect
 from prm.completion import Completer, Completion
 from prm.config import PRMConfig
-from prm.dataset import from_stepwise, read_parquet, to_stepwise, write_parquet
+from prm.dataset import (
+    from_stepwise,
+    read_parquet,
+    read_stepwise,
+    to_stepwise,
+    write_parquet,
+    write_stepwise,
+)
 from prm.evaluation import Estimate, PRMMetrics, evaluate_prm
 from prm.full_scan import FullScanLabeler
 from prm.heads import HEADS
@@ -57,6 +64,7 @@ __all__ = [
     "newlines_per_token",
     "read_labels",
     "read_parquet",
+    "read_stepwise",
     "refresh_prm",
     "select",
     "split_lines",
@@ -64,4 +72,5 @@ __all__ = [
     "to_stepwise",
     "train_prm",
     "write_parquet",
+    "write_stepwise",
 ]

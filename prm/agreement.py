@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prm.program import LabeledProgram
 
@@ -40,7 +41,7 @@ def compare_labels(
         both = np.array([(a, b) for a, b in zip(true.labels, guess.labels, strict=True) if a and b])
         both = both.reshape(-1, 2) > 0
         signs.append(both)
-        same_first.append(_first_wrong(both[:, 0]) == _first_wrong(both[:, 1]))
+        same_first.append(first_wrong(both[:, 0]) == first_wrong(both[:, 1]))
         completions += guess.cost.get("completions", 0)
         scan += k * len(both)
     right, called_right = np.concatenate(signs).T
@@ -57,5 +58,6 @@ def compare_labels(
     }
 
 
-def _first_wrong(right: np.ndarray) -> int:
+def first_wrong(right: NDArray[np.bool_]) -> int:
+    """Place of the first wrong one; one past the end if all are right."""
     return int(np.argmin(right)) if not right.all() else len(right)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from prm.agreement import first_wrong
 from prm.program import LabeledProgram
 
 
@@ -99,7 +100,9 @@ def audit(
         "violating_prefixes": share(lambda row: row.n_violating),
         "line_agreement": share(lambda row: float((row.found == row.guessed).sum())),
         "line_agreement_same_draws": share(lambda row: float((row.found == searched(row.found)).sum())),
-        "same_first_error": wilson(sum(_first(r.found) == _first(r.guessed) for r in rows), len(rows)),
+        "same_first_error": wilson(
+            sum(first_wrong(r.found) == first_wrong(r.guessed) for r in rows), len(rows)
+        ),
         "completions_vs_full_scan": completions / (k * n_prefixes) if rows else None,
         "completions_vs_early_stop": completions / stopping if rows else None,
         "mislabel_probability": mislabel_probability(counts, k),
@@ -139,10 +142,6 @@ class _Row(NamedTuple):
         """Lost prefixes with a recoverable extension."""
         later = np.logical_or.accumulate(self.found[::-1])[::-1]
         return int((later & ~self.found).sum())
-
-
-def _first(right: NDArray[np.bool_]) -> int:
-    return len(right) if right.all() else int(np.argmin(right))
 
 
 def _expected_draws(passed: int, tried: int) -> float:

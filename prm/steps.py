@@ -9,18 +9,17 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from codegym.errors import TaskError
 from codegym.judge import Job
+from codegym.rewards.source import NEWLINE, completion_of, physical_ends
 from codegym.task import CallTest, Task
 
 RETURN = "return"
 """Name that a trace gives to what the function returns."""
 
 _PROBE, _STOP = "__codegym_probe__", "__codegym_stop__"
-_NEWLINE = re.compile(r"\r\n|\r|\n")
 _NEW_STEP = re.compile(r"\s*(?:(\w+)\s*=(?!=)|return\b)")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -68,7 +67,7 @@ def read_steps(task: Task, lines: Sequence[str]) -> SteppedProgram:
     function = _function(tree, task)
     if function is None:
         return SteppedProgram(steps=(), n_sound=0, job=None)
-    ends = _physical_ends(task, lines)
+    ends = physical_ends(task.assemble(""), lines)
     outside = [node for node in tree.body if node.lineno > int(function.end_lineno or 0)]
     n_sound = bisect_left(ends, outside[0].lineno) if outside else n_parsed
     found = list(_steps(function, list(trace)))
@@ -76,7 +75,7 @@ def read_steps(task: Task, lines: Sequence[str]) -> SteppedProgram:
     if found and broken is not None and not _starts_step(broken, trace, found):
         found.pop()
     steps = tuple(Step(names=names, last_line=bisect_left(ends, end) + 1) for names, end in found)
-    text = _NEWLINE.split(task.assemble(_completion(lines[:n_parsed])))
+    text = NEWLINE.split(task.assemble(completion_of(lines[:n_parsed])))
     module = _stopping(text, function, found, list(trace))
     return SteppedProgram(
         steps=steps, n_sound=n_sound, job=_job(task, trace, steps, module) if steps else None
@@ -98,24 +97,9 @@ def _trace(task: Task) -> Mapping[str, Sequence[Any]]:
     return values
 
 
-def _completion(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _offset(task: Task) -> int:
-    """Lines of the module before the program's first."""
-    return len(_NEWLINE.findall(task.assemble("")))
-
-
-def _physical_ends(task: Task, lines: Sequence[str]) -> list[int]:
-    """Python's number of the line on which each line of the program ends; a carriage return ends one too."""
-    counts = (len(_NEWLINE.findall(f"{line}\n")) for line in lines)
-    return list(accumulate(counts, initial=_offset(task)))[1:]
-
-
 def _longest_parsable(task: Task, lines: Sequence[str]) -> tuple[ast.Module, int]:
     for n_lines in range(len(lines), -1, -1):
-        module = task.assemble(_completion(lines[:n_lines]))
+        module = task.assemble(completion_of(lines[:n_lines]))
         try:
             with warnings.catch_warnings(action="ignore"):
                 # compiling also finds what parses but cannot stand where it does, as `break` or `return`

@@ -35,7 +35,7 @@ rename 82  renameat 264  renameat2 316  link 86  linkat 265  symlink 88  symlink
 fsync 74  fdatasync 75  flock 73  umask 95  dup 32  dup2 33  dup3 292  pipe 22  pipe2 293  eventfd2 290
 epoll_create 213  epoll_create1 291  epoll_ctl 233  epoll_wait 232  epoll_pwait 281  epoll_pwait2 441
 poll 7  ppoll 271  select 23  pselect6 270  timerfd_create 283  timerfd_settime 286  timerfd_gettime 287
-mmap 9  munmap 11  mprotect 10  mremap 25  madvise 28  brk 12  msync 26   futex 202
+mmap 9  munmap 11  mprotect 10  mremap 25  madvise 28  brk 12  msync 26  futex 202
 set_robust_list 273  get_robust_list 274  rseq 334  rt_sigaction 13  rt_sigprocmask 14  rt_sigreturn 15
 rt_sigpending 127  rt_sigtimedwait 128  rt_sigsuspend 130  sigaltstack 131  pause 34  alarm 37
 setitimer 38  getitimer 36  nanosleep 35  clock_nanosleep 230  clock_gettime 228  clock_getres 229
@@ -55,7 +55,7 @@ readlinkat 78  getdents64 61  getcwd 17  chdir 49  fchdir 50  mkdirat 34  unlink
 renameat2 276  linkat 37  symlinkat 36  ftruncate 46  fsync 82  fdatasync 83  flock 32  umask 166  dup 23
 dup3 24  pipe2 59  eventfd2 19  epoll_create1 20  epoll_ctl 21  epoll_pwait 22  epoll_pwait2 441
 ppoll 73  pselect6 72  timerfd_create 85  timerfd_settime 86  timerfd_gettime 87  mmap 222  munmap 215
-mprotect 226  mremap 216  madvise 233  brk 214  msync 227   futex 98  set_robust_list 99
+mprotect 226  mremap 216  madvise 233  brk 214  msync 227  futex 98  set_robust_list 99
 get_robust_list 100  rseq 293  rt_sigaction 134  rt_sigprocmask 135  rt_sigreturn 139  rt_sigpending 136
 rt_sigtimedwait 137  rt_sigsuspend 133  sigaltstack 132  setitimer 103  getitimer 102  nanosleep 101
 clock_nanosleep 115  clock_gettime 113  clock_getres 114  gettimeofday 169  times 153  getrusage 165

@@ -24,7 +24,7 @@ from codegym.judge.protocol import HUNG_UP, NEXT, READY
 from codegym.judge.wire import frame
 
 # What programs usually import; each costs memory, and every anonymous MB costs a fork about 0.1 ms.
-_WARM_MODULES = """
+WARM_MODULES = """
 math cmath re string collections itertools functools operator heapq bisect random copy typing dataclasses enum
 datetime fractions decimal statistics json hashlib time abc contextlib array textwrap
 """
@@ -54,7 +54,7 @@ def run(descriptor: int, config: dict[str, Any]) -> None:
         os.close(descriptor)
     control = socket.socket(fileno=_CHANNEL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in _WARM_MODULES.split():
+    for name in WARM_MODULES.split():
         importlib.import_module(name)
     limits = Limits(**config["limits"])
     try:

@@ -1,13 +1,13 @@
 """Reward schemes: how an episode's verdict and lines become one reward per action."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codegym.episode import Episode
-from codegym.table import resolve
+from codegym.table import check_object, resolve
 
 REWARD_SCHEMES = {
     "pass_fail": "codegym.rewards.outcome:PassFail",
@@ -83,6 +83,21 @@ def make_scheme(name: str, **options: Any) -> RewardScheme:
     """
     scheme: RewardScheme = resolve(REWARD_SCHEMES, name, "reward scheme")(**options)
     return scheme
+
+
+def scheme_of(scheme: str | RewardScheme, options: Mapping[str, Any]) -> tuple[RewardScheme, str]:
+    """The scheme that a wrapper was given, by name or as an object, and what it is called.
+
+    Raises:
+        TypeError: If options come with an object, or the scheme is neither a name nor a scheme.
+        UnknownNameError: If no scheme has that name.
+    """
+    if isinstance(scheme, str):
+        return make_scheme(scheme, **options), scheme
+    if options:
+        raise TypeError(f"options {sorted(options)} go with a scheme's name, not with an object")
+    check_object(scheme, RewardScheme, "scheme")
+    return scheme, type(scheme).__name__
 
 
 def is_ordered(scheme: RewardScheme) -> bool:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from codegym.rewards.source import UNPARSABLE, is_idle, line_index, parse, statements
+from codegym.rewards.source import UNPARSABLE, completion_of, is_idle, line_index, parse, statements
 from codegym.task import Task
 
 Lines: TypeAlias = Sequence[str]
@@ -27,7 +27,7 @@ def can_rewrite(task: Task, lines: Lines) -> bool:
 
 def source_of(task: Task, lines: Lines) -> str:
     """The module that is judged."""
-    return task.assemble("".join(f"{line}\n" for line in lines))
+    return task.assemble(completion_of(lines))
 
 
 def standing(task: Task, lines: Lines) -> Iterator[tuple[int, ast.stmt]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from codegym.episode import is_neutral
 from codegym.task import Task
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
+NEWLINE = re.compile(r"\r\n|\r|\n")
 # the compiler's flag that tells text which only lacks its end from text that is wrong; absent from the stubs
 _TELL_INCOMPLETE: int = vars(codeop)["PyCF_ALLOW_INCOMPLETE_INPUT"]
 _CONTAINERS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -54,7 +54,7 @@ def broken_line(task: Task, lines: Sequence[str]) -> int | None:
     """Index of the line after which the program can no longer be repaired by writing on, if there is one."""
 
     def is_broken(n_lines: int) -> bool:
-        return completeness(task.assemble(_completion(lines[:n_lines]))) == "broken"
+        return completeness(task.assemble(completion_of(lines[:n_lines]))) == "broken"
 
     if not is_broken(len(lines)) or is_broken(0):
         return None  # a prompt that does not parse is no line's fault
@@ -83,11 +83,11 @@ def n_statements(prompt: str, completion: str) -> int:
 def _statement_ends(prompt: str, lines: tuple[str, ...]) -> tuple[bool, ...]:
     if completeness(prompt) == "broken":
         return tuple(not is_neutral(line) for line in lines)
-    ends = _physical_ends(prompt, lines)
+    ends = physical_ends(prompt, lines)
     marked = [False] * len(lines)
     for statement in statements(_longest_parsable(prompt, lines, ends)):
         last = statement.end_lineno or 0
-        if last > _n_lines(prompt) and not is_idle(statement):
+        if last > count_newlines(prompt) and not is_idle(statement):
             marked[bisect_left(ends, last)] = True
     return tuple(marked)
 
@@ -104,25 +104,26 @@ def statements(tree: ast.Module | ast.stmt) -> Iterator[ast.stmt]:
 def line_index(task: Task, lines: Sequence[str], module_line: int) -> int | None:
     """Index of the line that holds a 1-based line of the judged module; None for one of the prompt's."""
     prompt = task.assemble("")
-    index = bisect_left(_physical_ends(prompt, lines), module_line)
-    return index if module_line > _n_lines(prompt) and index < len(lines) else None
+    index = bisect_left(physical_ends(prompt, lines), module_line)
+    return index if module_line > count_newlines(prompt) and index < len(lines) else None
 
 
-def _physical_ends(prompt: str, lines: Sequence[str]) -> list[int]:
+def physical_ends(prompt: str, lines: Sequence[str]) -> list[int]:
     """Python's number of the line on which each line ends; a carriage return ends one too. [n_lines]."""
-    counts = (_n_lines(f"{line}\n") for line in lines)
-    return list(accumulate(counts, initial=_n_lines(prompt)))[1:]
+    counts = (count_newlines(f"{line}\n") for line in lines)
+    return list(accumulate(counts, initial=count_newlines(prompt)))[1:]
 
 
-def _n_lines(text: str) -> int:
-    return len(_NEWLINE.findall(text))
+def count_newlines(text: str) -> int:
+    """Line ends as Python counts them: a carriage return is one too."""
+    return len(NEWLINE.findall(text))
 
 
 def _longest_parsable(prompt: str, lines: Sequence[str], ends: Sequence[int]) -> ast.Module:
     n_lines = len(lines)
     while n_lines > 0:
         try:
-            return parse(prompt + _completion(lines[:n_lines]))
+            return parse(prompt + completion_of(lines[:n_lines]))
         except SyntaxError as error:
             # Any prefix that holds the line of the error is wrong too.
             n_lines = min(n_lines - 1, bisect_left(ends, error.lineno or ends[-1]))
@@ -137,5 +138,6 @@ def is_idle(statement: ast.stmt) -> bool:
     return constant or isinstance(statement, ast.Pass)
 
 
-def _completion(lines: Sequence[str]) -> str:
+def completion_of(lines: Sequence[str]) -> str:
+    """The text of lines, each ended by a newline."""
     return "".join(f"{line}\n" for line in lines)

@@ -7,10 +7,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from codegym.rewards import RewardScheme, make_scheme, scheme_after
+from codegym.rewards import RewardScheme, scheme_after, scheme_of
 from codegym.rewards.score_batch import one_batch
 from codegym.rewards.settlement import settle
-from codegym.table import check_object
 from codegym.vector import CodeGenVectorEnv, Step, Texts
 
 
@@ -38,15 +37,7 @@ class VectorRewardWrapper(VectorWrapper[Texts, Sequence[str], Texts, Sequence[st
     ) -> None:
         super().__init__(env)
         self._base = _wrappable(env)
-        if isinstance(scheme, str):
-            self.scheme = make_scheme(scheme, **options)
-            self._scheme_name = scheme
-        elif options:
-            raise TypeError(f"options {sorted(options)} go with a scheme's name, not with an object")
-        else:
-            check_object(scheme, RewardScheme, "scheme")
-            self.scheme = scheme
-            self._scheme_name = type(scheme).__name__
+        self.scheme, self._scheme_name = scheme_of(scheme, options)
         self._paid = np.zeros(self.num_envs)
         self._n_programs = 0
 

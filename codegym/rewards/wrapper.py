@@ -7,10 +7,9 @@ import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
 from codegym.env import CodeGenEnv
-from codegym.rewards import RewardScheme, make_scheme, scheme_after
+from codegym.rewards import RewardScheme, scheme_after, scheme_of
 from codegym.rewards.settlement import settle
 from codegym.spaces import CodeSpace
-from codegym.table import check_object
 
 
 class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
@@ -40,15 +39,7 @@ class RewardWrapper(gym.Wrapper[str, str, str, str], RecordConstructorArgs):
         super().__init__(env)
         _check_wrappable(env)
         self._base.has_reward_wrapper = True
-        if isinstance(scheme, str):
-            self.scheme = make_scheme(scheme, **options)
-            self._scheme_name = scheme
-        elif options:
-            raise TypeError(f"options {sorted(options)} go with a scheme's name, not with an object")
-        else:
-            check_object(scheme, RewardScheme, "scheme")
-            self.scheme = scheme
-            self._scheme_name = type(scheme).__name__
+        self.scheme, self._scheme_name = scheme_of(scheme, options)
         self._paid = 0.0
         self._n_programs = 0
 
