@@ -1,6 +1,5 @@
 """Sampling from any Hugging Face causal LM, in large batches."""
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from agents.samplers.attention import decoding_attention
 from agents.samplers.cache import SlotCache, full_attention_layers
+from agents.samplers.contract import check_request, end_tokens, make_completion, weights_identity
 from prm.batching import plan_batches
 from prm.completion import Completion
 
@@ -47,18 +47,14 @@ class TransformersSampler:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.prefill_tokens = prefill_tokens
-        self.end_tokens = _end_tokens(model, tokenizer)
+        self.end_tokens = torch.tensor(end_tokens(model, tokenizer), device=model.device)
         self.n_slot_layers = full_attention_layers(model.config)
         self.accepts = set(inspect.signature(model.forward).parameters)
 
     @property
     def identity(self) -> str:
         """The model's class and a digest of its weights."""
-        digest = hashlib.sha256()
-        for name, weight in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return f"{type(self.model).__name__}-{digest.hexdigest()[:12]}"
+        return weights_identity(self.model)
 
     def sample(
         self,
@@ -85,7 +81,7 @@ class TransformersSampler:
         Raises:
             ValueError: If a prompt is empty or a number is out of range; names it.
         """
-        _check_request(prompts, n, max_new_tokens, temperature)
+        check_request(prompts, n, max_new_tokens, temperature)
         rows = [tuple(prompt) for prompt in prompts for _ in range(n)]
         order = sorted(range(len(rows)), key=lambda row: (len(rows[row]), rows[row]))
         generator = torch.Generator().manual_seed(seed)
@@ -253,48 +249,14 @@ class _Batch:
 
     def completions(self) -> list[Completion]:
         """What was drawn, row by row."""
-        decode = self.sampler.tokenizer.decode
-        rows = []
-        for tokens, logprobs, length, finished in zip(
+        drawn = zip(
             self.tokens.tolist(),
             self.logprobs.tolist(),
             self.lengths.tolist(),
             self.finished.tolist(),
             strict=True,
-        ):
-            text = decode(
-                tokens[: length - finished], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            rows.append(
-                Completion(
-                    token_ids=tuple(tokens[:length]),
-                    logprobs=tuple(logprobs[:length]),
-                    text=text,
-                    finished=finished,
-                )
-            )
-        return rows
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """The tokens that end a text: the tokenizer's and all that the model's configuration names."""
-    found = {tokenizer.eos_token_id}
-    for config in (model.config, model.generation_config):
-        tokens = getattr(config, "eos_token_id", None)
-        found |= set(tokens if isinstance(tokens, list | tuple) else [tokens])
-    ends = sorted(token for token in found if token is not None)
-    if not ends:
-        raise ValueError("neither the tokenizer nor the model names an end-of-text token (eos_token_id)")
-    return torch.tensor(ends, device=model.device)
-
-
-def _check_request(prompts: Sequence[Sequence[int]], n: int, max_new_tokens: int, temperature: float) -> None:
-    for position, prompt in enumerate(prompts):
-        if len(prompt) == 0:
-            raise ValueError(f"prompt {position} has no tokens")
-    if n < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"n and max_new_tokens must be at least 1, got n={n}, max_new_tokens={max_new_tokens}"
         )
-    if not temperature >= 0:
-        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+        return [
+            make_completion(self.sampler.tokenizer, tokens[:length], logprobs[:length], finished)
+            for tokens, logprobs, length, finished in drawn
+        ]
