@@ -3,6 +3,7 @@
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from codegym.episode import CUT_PROGRAM, END_OF_PROGRAM
 
@@ -25,7 +26,8 @@ class CodeSpace(gymnasium.Space[str]):
     """
 
     def __init__(self, *, one_line: bool = False, is_source: bool = False, seed: int | None = None) -> None:
-        super().__init__(seed=seed)
+        # One Python string: vector environments that fill arrays, as Stable-Baselines3's do, keep it whole.
+        super().__init__(shape=(), dtype=np.dtype(object), seed=seed)
         self.one_line = one_line
         self.is_source = is_source
 
