@@ -3,6 +3,7 @@
 from prm.agreement import compare_labels
 from prm.alignment import line_end_tokens, newlines_per_token, split_lines
 from prm.audit import audit
+from prm.bootstrap import Estimate
 from prm.collect import collect
 from prm.completion import Completer, Completion
 from prm.config import PRMConfig
@@ -14,7 +15,7 @@ from prm.dataset import (
     write_parquet,
     write_stepwise,
 )
-from prm.evaluation import Estimate, PRMMetrics, evaluate_prm
+from prm.evaluation import PRMMetrics, evaluate_prm
 from prm.full_scan import FullScanLabeler
 from prm.heads import HEADS
 from prm.labelers import LABELERS, make_labeler

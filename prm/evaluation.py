@@ -1,32 +1,21 @@
 """How good a reward model is at finding the first wrong line, with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from prm.batching import encode_labeled
+from prm.bootstrap import Estimate, bootstrap
+from prm.groupings import Grouping, by_policy, in_natural_order
 from prm.metrics import ScoredLines, calibration_bins, line_metrics, score_lines
 from prm.model import ProcessRewardModel
 from prm.program import LabeledProgram
 
-Grouping = Callable[[LabeledProgram], str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number with its 95 % bootstrap interval; all None where it is not defined."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "-"
-        interval = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.value:.3f}{interval}"
+MIN_TASKS = 20
+"""Tasks that a group needs for intervals of its own: those of fewer are too narrow to be believed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +39,10 @@ class PRMMetrics:
         brier: Mean squared error of (score + 1) / 2 as the probability that the program is right so far.
         ece: Expected calibration error of that probability over ten equal bins.
         calibration: Per non-empty bin: mean probability, share of right lines, number of lines.
-        groups: The same metrics by group, without intervals: {grouping: {group: metrics}}.
+        gap: Mean of score minus label (+1 or -1) over the lines of programs with a wrong line: how much too
+            well the model thinks of failing programs. It grows when a policy learns to please the model.
+        groups: The same metrics by group: {grouping: {group: metrics}}. Where lines are grouped, a program
+            counts in the group of its first wrong line, or of its last line if none is wrong.
     """
 
     n_programs: int
@@ -63,6 +55,7 @@ class PRMMetrics:
     all_right_accuracy: Estimate
     brier: Estimate
     ece: Estimate
+    gap: Estimate
     calibration: tuple[tuple[float, float, float], ...] = ()
     groups: Mapping[str, Mapping[str, "PRMMetrics"]] = field(default_factory=dict)
 
@@ -84,10 +77,11 @@ def evaluate_prm(
     Args:
         model: The model.
         labeled: Programs with exact or estimated labels; a label of 0 makes a line neutral.
-        groupings: Names to functions that give a program's group, for example its task's horizon; by policy
-            if None.
+        groupings: Names to functions that give a program's group, or one group for each of its lines; see
+            `prm.groupings`. By policy if None.
         n_bootstrap: Resamples for the intervals; 0 for none. Tasks are drawn, not programs or lines, because
-            the programs of one task are right and wrong together.
+            the programs of one task are right and wrong together. Groups of fewer than `MIN_TASKS` tasks
+            have no intervals.
         seed: Of the resampling.
 
     Raises:
@@ -96,58 +90,48 @@ def evaluate_prm(
     if not labeled:
         raise ValueError("there are no labelled programs to evaluate on")
     encoded = [encode_labeled(item, model.newlines) for item in labeled]
-    readings = model.read(encoded)
+    lines = score_lines(encoded, model.read(encoded), per_line=model.line_head.per_line)
+    task_ids = [item.program.task_id for item in labeled]
+    groupings = {"policy": by_policy} if groupings is None else groupings
+    groups = {name: _groups(lines, labeled, grouping) for name, grouping in groupings.items()}
 
-    def lines_of(indices: Sequence[int]) -> ScoredLines:
-        chosen = [encoded[i] for i in indices], [readings[i] for i in indices]
-        return score_lines(*chosen, per_line=model.line_head.per_line)
+    def is_big(chosen: ScoredLines) -> bool:
+        return len({task_ids[program] for program in chosen.program}) >= MIN_TASKS
 
-    lines = lines_of(range(len(labeled)))
-    groupings = {"policy": lambda item: item.program.policy} if groupings is None else groupings
-    groups = {
-        name: {
-            group: _metrics(lines_of([i for i, item in enumerate(labeled) if grouping(item) == group]))
-            for group in sorted({grouping(item) for item in labeled})
-        }
-        for name, grouping in groupings.items()
-    }
-    intervals = _bootstrap(lines, [item.program.task_id for item in labeled], n_bootstrap, seed)
-    return _metrics(lines, intervals, groups)
+    return replace(
+        _metrics(lines, task_ids, n_bootstrap, seed),
+        groups={
+            name: {
+                group: _metrics(chosen, task_ids, n_bootstrap if is_big(chosen) else 0, seed)
+                for group, chosen in members.items()
+            }
+            for name, members in groups.items()
+        },
+    )
 
 
-def _metrics(
-    lines: ScoredLines,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-    groups: Mapping[str, Mapping[str, PRMMetrics]] | None = None,
-) -> PRMMetrics:
-    estimates = {}
-    for name, value in line_metrics(lines).items():
-        low, high = (intervals or {}).get(name, (None, None))
-        estimates[name] = Estimate(value=value, low=low, high=high)
+def _metrics(lines: ScoredLines, task_ids: Sequence[str], n_bootstrap: int, seed: int) -> PRMMetrics:
+    estimates: dict[str, Any] = bootstrap(
+        partial(line_metrics, lines), task_ids, n_resamples=n_bootstrap, seed=seed
+    )
     return PRMMetrics(
         n_programs=int(np.sum(~lines.empty)),
         n_lines=len(lines.right),
         right_lines=float(lines.right.mean()) if len(lines.right) else None,
         calibration=calibration_bins(lines),
-        groups=groups or {},
         **estimates,
     )
 
 
-def _bootstrap(
-    lines: ScoredLines, task_ids: Sequence[str], n_resamples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals over tasks drawn with replacement."""
-    task_of_program = np.unique(list(task_ids), return_inverse=True)[1]
-    n_tasks = int(task_of_program.max()) + 1
-    generator = np.random.default_rng(seed)
-    samples: dict[str, list[float]] = {}
-    for _ in range(n_resamples):
-        drawn = np.bincount(generator.integers(n_tasks, size=n_tasks), minlength=n_tasks)
-        for name, value in line_metrics(lines, drawn[task_of_program].astype(np.float64)).items():
-            if value is not None:
-                samples.setdefault(name, []).append(value)
-    return {
-        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
-        for name, values in samples.items()
-    }
+def _groups(
+    lines: ScoredLines, labeled: Sequence[LabeledProgram], grouping: Grouping
+) -> dict[str, ScoredLines]:
+    """The lines of each group, by name."""
+    found = [grouping(item) for item in labeled]
+    of_program = [
+        [name] * len(item.labels) if isinstance(name, str) else name
+        for item, name in zip(labeled, found, strict=True)
+    ]
+    places = zip(lines.program, lines.position, strict=True)
+    of_line = np.array([of_program[program][position] for program, position in places], dtype=object)
+    return {name: lines.only(of_line == name) for name in in_natural_order(list(set(of_line)))}

@@ -1,12 +1,11 @@
 """What it means to find the first wrong line: metrics of scored lines, without a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from prm.batching import EncodedProgram
 from prm.model import LineReading
@@ -23,7 +22,10 @@ class ScoredLines:
         local: The line's own output; higher is more likely right. [N]
         score: In [-1, 1]. [N]
         right: Whether the label is above 0. [N]
+        position: The line's place in its program, neutral lines counted too. [N]
         counts_locally: Whether the line is not after its program's first wrong line. [N]
+        decides: Whether it is that first wrong line, or the last line where none is wrong. [N]
+        of_failing: Whether its program has a wrong line. [N]
         fails: Whether a program has a wrong line. [P]
         found: Whether its first line scored below 0 is exactly its first wrong line, or neither exists. [P]
         empty: Whether it has no line that is right or wrong. [P]
@@ -33,10 +35,37 @@ class ScoredLines:
     local: NDArray[np.float64]
     score: NDArray[np.float64]
     right: NDArray[np.bool_]
+    position: NDArray[np.int64]
     counts_locally: NDArray[np.bool_]
+    decides: NDArray[np.bool_]
+    of_failing: NDArray[np.bool_]
     fails: NDArray[np.bool_]
     found: NDArray[np.bool_]
     empty: NDArray[np.bool_]
+
+    def only(self, lines: NDArray[np.bool_]) -> Self:
+        """Some of the lines, and the programs whose deciding line is one of them.
+
+        The other programs stay in place, so that weights of programs go on to fit, but count as empty.
+
+        Args:
+            lines: Which. [N]
+        """
+        kept = np.zeros(len(self.empty), dtype=bool)
+        kept[self.program[lines & self.decides]] = True
+        return replace(
+            self,
+            program=self.program[lines],
+            local=self.local[lines],
+            score=self.score[lines],
+            right=self.right[lines],
+            position=self.position[lines],
+            counts_locally=self.counts_locally[lines],
+            decides=self.decides[lines],
+            of_failing=self.of_failing[lines],
+            fails=self.fails & kept,
+            empty=self.empty | ~kept,
+        )
 
 
 def score_lines(
@@ -60,7 +89,10 @@ def score_lines(
             "local": reading.outputs[kept] if per_line else np.diff(score, prepend=1.0),
             "score": score,
             "right": ~wrong,
+            "position": np.flatnonzero(kept),
             "counts_locally": np.arange(len(score)) <= first_wrong,
+            "decides": np.arange(len(score)) == min(first_wrong, len(score) - 1),
+            "of_failing": np.full(len(score), wrong.any()),
             "fails": np.array([wrong.any()]),
             "found": np.array([np.argmax(np.append(score < 0, True)) == first_wrong]),
             "empty": np.array([not len(score)]),
@@ -89,6 +121,7 @@ def line_metrics(lines: ScoredLines, weights: NDArray[np.float64] | None = None)
         "first_error_accuracy": _mean(lines.found, of_program * lines.fails),
         "all_right_accuracy": _mean(lines.found, of_program * ~(lines.fails | lines.empty)),
         "brier": _mean((probability - lines.right) ** 2, of_line),
+        "gap": _mean(lines.score - np.where(lines.right, 1, -1), of_line * lines.of_failing),
         "ece": _mean(*np.array([(abs(mean - share), total) for mean, share, total in bins]).T)
         if bins
         else None,
@@ -118,9 +151,16 @@ def calibration_bins(
 
 
 def _auc(right: NDArray[np.bool_], output: NDArray[np.float64], weights: NDArray[np.float64]) -> float | None:
-    if not (weights * right).any() or not (weights * ~right).any():
+    """Share of pairs of a right and a wrong line in which the right one is higher; half where they are equal.
+
+    A bootstrap asks for it hundreds of times, for which the library's curves take too long.
+    """
+    ranks = np.unique(output, return_inverse=True)[1]
+    rights, wrongs = (np.bincount(ranks, weights=weights * of_kind) for of_kind in (right, ~right))
+    if not rights.any() or not wrongs.any():
         return None
-    return float(roc_auc_score(right, output, sample_weight=weights))
+    below = np.cumsum(wrongs) - wrongs
+    return float((rights * (below + wrongs / 2)).sum() / (rights.sum() * wrongs.sum()))
 
 
 def _mean(values: NDArray[Any], weights: NDArray[np.float64]) -> float | None:

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from prm.batching import encode_labeled
-from prm.evaluation import Estimate, evaluate_prm
+from prm.bootstrap import Estimate
+from prm.evaluation import MIN_TASKS, evaluate_prm
+from prm.groupings import by_position
 from prm.metrics import line_metrics, score_lines
 from prm.model import ProcessRewardModel
 from prm.program import LabeledProgram
@@ -67,6 +69,50 @@ def test_groups_are_evaluated_apart(random_model: MakeModel, digits: Digits) -> 
     assert sum(group.n_lines for group in metrics.groups["verdict"].values()) == metrics.n_lines
 
 
+def test_lines_are_grouped_where_they_stand(random_model: MakeModel, digits: Digits) -> None:
+    model, labeled = random_model(), digits(range(40))
+    groups = evaluate_prm(model, labeled, n_bootstrap=0, groupings={"position": by_position}).groups[
+        "position"
+    ]
+    assert list(groups) == ["1", "2", "3-4"]
+    assert [group.n_lines for group in groups.values()] == [40, 40, 40]
+    first_wrong = [([*item.labels, -1.0]).index(-1.0) for item in labeled]
+    assert groups["1"].n_programs == first_wrong.count(0)
+    assert groups["2"].n_programs == first_wrong.count(1)
+    assert groups["3-4"].n_programs == first_wrong.count(2) + first_wrong.count(3)
+    right = [item.labels[1] > 0 for item in labeled]
+    assert groups["2"].right_lines == sum(right) / 40
+    scores = [float(score[0]) for score in model.score_programs([item.program for item in labeled])]
+    hits = [(score > 0) == (item.labels[0] > 0) for score, item in zip(scores, labeled, strict=True)]
+    assert groups["1"].line_accuracy.value == pytest.approx(sum(hits) / 40)
+
+
+def test_only_groups_of_many_tasks_have_intervals(random_model: MakeModel, digits: Digits) -> None:
+    labeled = digits(range(60))
+    small = {item.program.task_id for item in labeled[:5]}
+    groups = evaluate_prm(
+        random_model(),
+        labeled,
+        n_bootstrap=5,
+        groupings={"size": lambda item: "small" if item.program.task_id in small else "big"},
+    ).groups["size"]
+    assert len({item.program.task_id for item in labeled} - small) >= MIN_TASKS
+    assert groups["small"].brier.low is None
+    assert groups["small"].brier.value is not None
+    assert groups["big"].brier.low is not None
+
+
+def test_groups_stand_in_natural_order(random_model: MakeModel, digits: Digits) -> None:
+    names = {"scripted/0": "step-10", "scripted/1": "step-9"}
+    metrics = evaluate_prm(
+        random_model(),
+        digits(range(10)),
+        n_bootstrap=0,
+        groupings={"step": lambda item: names[item.program.policy]},
+    )
+    assert list(metrics.groups["step"]) == ["step-9", "step-10"]
+
+
 def test_groups_are_policies_unless_told(random_model: MakeModel, digits: Digits) -> None:
     assert set(evaluate_prm(random_model(), digits(range(10)), n_bootstrap=0).groups) == {"policy"}
 
@@ -74,12 +120,6 @@ def test_groups_are_policies_unless_told(random_model: MakeModel, digits: Digits
 def test_metrics_are_json(random_model: MakeModel, digits: Digits) -> None:
     row = evaluate_prm(random_model(), digits(range(10)), n_bootstrap=5).to_row()
     assert json.loads(json.dumps(row))["auc"]["value"] == row["auc"]["value"]
-
-
-def test_an_estimate_prints_its_interval() -> None:
-    assert str(Estimate(value=0.5, low=0.25, high=0.75)) == "0.500 [0.250, 0.750]"
-    assert str(Estimate(value=0.5)) == "0.500"
-    assert str(Estimate(value=None)) == "-"
 
 
 def test_nothing_to_evaluate_is_refused(random_model: MakeModel) -> None:

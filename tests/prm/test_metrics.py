@@ -111,6 +111,59 @@ def test_programs_of_neutral_lines_count_nowhere() -> None:
     assert set(metrics.values()) == {None}
 
 
+def test_the_gap_is_what_failing_programs_are_thought_too_good_by() -> None:
+    lines = lines_of(([1, -1, -1], [0.5, 0.5, -1.0]), ([1, 1], [-1.0, -1.0]))
+    # score minus label in the failing program: -0.5, 1.5, 0; the program without a wrong line does not count
+    assert line_metrics(lines)["gap"] == pytest.approx(1.0 / 3)
+    assert line_metrics(lines_of(([1, 1], [0.5, 0.5])))["gap"] is None
+
+
+def test_some_lines_bring_the_programs_that_they_decide() -> None:
+    lines = lines_of(([1, -1, -1], [0.5, -0.5, -0.9]), ([1, 1], [0.9, 0.2]), ([-1, -1], [0.3, -0.3]))
+    assert lines.decides.tolist() == [False, True, False, False, True, True, False]
+    second = lines.only(lines.position == 1)
+    assert second.program.tolist() == [0, 1, 2]
+    assert second.score.tolist() == [-0.5, 0.2, -0.3]
+    assert second.empty.tolist() == [False, False, True]
+    assert second.fails.tolist() == [True, False, False]
+    metrics = line_metrics(second)
+    assert metrics["first_error_accuracy"] == 1.0
+    assert metrics["all_right_accuracy"] == 1.0
+    assert metrics["line_accuracy"] == 1.0
+    # the third program's second line is wrong too, and comes after its first error: no part of the local AUC
+    assert metrics["gap"] == pytest.approx((0.5 + 0.7) / 2)
+    first = line_metrics(lines.only(lines.position == 0))
+    assert first["first_error_accuracy"] == 0.0
+    assert first["all_right_accuracy"] is None
+    assert first["local_auc"] == 1.0
+
+
+def test_positions_count_neutral_lines_too() -> None:
+    lines = score_lines([program([1, 0, -1], [True, False, True])], [reading([0.5, 0, -0.5])], per_line=True)
+    assert lines.position.tolist() == [0, 2]
+
+
+def test_weights_fit_the_programs_of_a_part() -> None:
+    lines = lines_of(([1, -1], [0.5, 0.5]), ([1, -1], [0.5, -0.5]))
+    second = lines.only(lines.position == 1)
+    assert line_metrics(second, np.array([3.0, 1.0]))["first_error_accuracy"] == 0.25
+    assert line_metrics(second, np.array([3.0, 1.0]))["line_accuracy"] == 0.25
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-2, 2), st.integers(0, 3)), min_size=1, max_size=12),
+)
+def test_auc_is_the_share_of_pairs_in_order(rows: list[tuple[bool, int, int]]) -> None:
+    lines = lines_of(*[([1.0 if right else -1.0], [score / 2]) for right, score, _ in rows])
+    auc = line_metrics(lines, np.array([count for *_, count in rows], dtype=np.float64))["auc"]
+    rights, wrongs = (
+        [score for right, score, count in rows for _ in range(count) if right is kind]
+        for kind in (True, False)
+    )
+    pairs = [(r > w) + 0.5 * (r == w) for r in rights for w in wrongs]
+    assert auc == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
 PROGRAMS = st.lists(
     st.lists(st.tuples(st.sampled_from([-1.0, 1.0]), st.floats(-1, 1, width=16)), min_size=1, max_size=5),
     min_size=1,
@@ -138,5 +191,5 @@ def test_perfect_scores_are_perfect(rows: list[list[tuple[float, float]]]) -> No
     labels = [[1.0] * n + [-1.0] * (len(row) - n) for n, row in zip(first_wrong, rows, strict=True)]
     for per_line in (True, False):
         metrics = line_metrics(lines_of(*[(row, row) for row in labels], per_line=per_line))
-        best = {"brier": 0.0, "ece": 0.0}
+        best = {"brier": 0.0, "ece": 0.0, "gap": 0.0}
         assert all(value is None or value == best.get(name, 1.0) for name, value in metrics.items())
