@@ -5,67 +5,72 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 import torch
 from safetensors.torch import load_file, save_file
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
-from transformers import AutoModelForCausalLM
 
-from agents.critic import Critic
-from agents.psgpo_config import PSGPOConfig
 from codegym.storage import write_json
 
 if TYPE_CHECKING:
-    from agents.psgpo import PSGPO
+    from agents.policy_agent import PolicyAgent
 
 FORMAT_VERSION = 1
 STATE = "state.json"
 COUNTERS = ("seed", "iteration", "num_timesteps", "n_updates")
-Agent = TypeVar("Agent", bound="PSGPO")
+Agent = TypeVar("Agent", bound="PolicyAgent")
 
 
-def save_agent(agent: "PSGPO", folder: Path) -> None:
-    """Write policy, critic, reference, optimizers, counters and what the refresh hook waits for."""
+def folder_of(path: str | Path) -> Path:
+    """Where an agent that is called `path` is: there is no zip file, whatever the name says."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix == ".zip" else path
+
+
+def save_agent(agent: "PolicyAgent", folder: Path) -> None:
+    """Write networks, optimizers, counters and what the refresh hook waits for."""
     with whole_folder(folder) as draft:
-        agent.policy.save_pretrained(draft / "policy")
-        agent.tokenizer.save_pretrained(draft / "policy")
-        agent.reference.save_pretrained(draft / "reference")
-        agent.critic.save_pretrained(draft / "critic")
+        agent.save_networks(draft)
         for name, learner in agent.learners.items():
             save_optimizer(learner.optimizer, draft / f"{name}_optimizer.safetensors")
         agent.refresh.save(draft / "refresh")
-        counters = {name: getattr(agent, name) for name in COUNTERS}
-        write_json(draft / STATE, {"version": FORMAT_VERSION, "config": asdict(agent.config), **counters})
+        state = {
+            "version": FORMAT_VERSION,
+            "agent": type(agent).__name__,
+            "config": asdict(agent.config),
+            "kl_coef": agent.kl_coef,
+            **{name: getattr(agent, name) for name in COUNTERS},
+        }
+        write_json(draft / STATE, state)
 
 
 def load_agent(
-    kind: type[Agent], folder: Path, env: gym.Env[str, str], *, device: torch.device | str, **options: Any
+    kind: type[Agent],
+    folder: Path,
+    env: gym.Env[str, str] | VecEnv,
+    *,
+    device: torch.device | str,
+    **options: Any,
 ) -> Agent:
     """Read what `save_agent` wrote.
 
     Raises:
-        ValueError: If the folder does not hold a checkpoint of this version.
+        ValueError: If the folder does not hold a checkpoint of this version and this kind of agent.
     """
     settle(folder)
-    state = _read_state(folder)
-    # Made from the policy whatever it was made from: its weights are read below.
-    config = PSGPOConfig(**state["config"])
-    agent = kind(
-        folder / "policy",
-        env,
-        replace(config, critic_init="policy"),
-        reference=AutoModelForCausalLM.from_pretrained(folder / "reference", dtype=torch.float32),
-        seed=state["seed"],
-        device=device,
-        **options,
-    )
-    agent.config = config
-    saved = Critic.from_pretrained(folder / "critic", dtype=torch.float32, device=agent.device)
-    agent.critic.load_state_dict(saved.state_dict())
+    state = read_state(folder)
+    if state["agent"] != kind.__name__:
+        raise ValueError(f"{folder} holds an agent of kind {state['agent']}, not {kind.__name__}")
+    config = kind.config_type(**state["config"])
+    options |= kind.load_networks(folder, get_device(device))
+    agent = kind(folder / "policy", env, config, seed=state["seed"], device=device, **options)
+    agent.kl_coef = state["kl_coef"]
     for name in COUNTERS:
         setattr(agent, name, state[name])
     for name, learner in agent.learners.items():
@@ -74,13 +79,19 @@ def load_agent(
     return agent
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """The counters and settings of a checkpoint; `agent` names its class.
+
+    Raises:
+        ValueError: If the folder does not hold a checkpoint of this version.
+    """
     if not (folder / STATE).is_file():
         raise ValueError(f"{folder} is not an agent's checkpoint: it has no {STATE}")
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     if state.get("version") != FORMAT_VERSION:
         raise ValueError(f"{folder / STATE}: expected version {FORMAT_VERSION}, got {state.get('version')!r}")
-    return state
+    # The first agents were all PSGPO, and their KL coefficient did not move.
+    return {"agent": "PSGPO", "kl_coef": state["config"]["kl_coef"], **state}
 
 
 @contextmanager

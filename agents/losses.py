@@ -131,6 +131,58 @@ def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     return gap.exp() - 1 - gap
 
 
+def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, rate: float) -> float:
+    """The KL coefficient after a rollout whose KL was `kl` (arXiv:1909.08593, section 2.2).
+
+    A controller in proportion to the relative error, which counts up to 20 % either way.
+
+    Args:
+        kl_coef: β before.
+        kl: Measured, nats per program.
+        target: What it should be.
+        rate: K_β of the paper.
+    """
+    error = min(max((kl - target) / target, -0.2), 0.2)
+    return kl_coef * (1.0 + rate * error)
+
+
+def group_advantages(scores: Tensor, counted: Tensor, *, scale: bool) -> Tensor:
+    """How much better than its group each program did (GRPO, arXiv:2402.03300, section 4.1.2).
+
+    Args:
+        scores: One return per program, or one reward per step. [G, n]: G groups of n
+        counted: False leaves an entry out of its group's statistics; it gets 0. [G, n]
+        scale: Whether to divide by the group's standard deviation; Dr. GRPO (arXiv:2503.20783) does not.
+
+    Returns:
+        Zero in groups of fewer than two, and where all are equal. [G, n]
+    """
+    centred, n = _centred(scores, counted)
+    if not scale:
+        return centred
+    deviation = (centred.square().sum(1, keepdim=True) / (n - 1).clamp(min=1)).sqrt()
+    return centred / (deviation + 1e-4)
+
+
+def leave_one_out_advantages(scores: Tensor, counted: Tensor) -> Tensor:
+    """Each program's return minus the mean of the others in its group (RLOO, arXiv:2402.14740, equation 8).
+
+    Args:
+        scores: One return per program. [G, n]: G groups of n
+        counted: As in `group_advantages`. [G, n]
+    """
+    centred, n = _centred(scores, counted)
+    return centred * n / (n - 1).clamp(min=1)
+
+
+def _centred(scores: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences to the group's mean, 0 where not counted or alone; and each group's size, [G, 1]."""
+    _same_shape(scores=scores, counted=counted)
+    n = counted.sum(1, keepdim=True)
+    total = torch.where(counted, scores, 0.0).sum(1, keepdim=True)
+    return torch.where(counted & (n > 1), scores - total / n.clamp(min=1), 0.0), n
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the distribution over the last axis. [..., V] to [...]."""
     logprobs = logits.log_softmax(-1)

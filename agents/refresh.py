@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from agents.rollout import to_program
+from agents.rollout import Rollout, to_program
 from codegym.storage import append_rows, read_rows
 from prm.program import SampledProgram
-
-if TYPE_CHECKING:
-    from agents.psgpo import Rollout
 
 WAITING, STATE = "waiting.jsonl", "state"
 
@@ -36,17 +33,18 @@ class RefreshQueue:
     Args:
         hook: Called with the programs; without one nothing is gathered.
         every: Iterations between calls.
+        name: Of the policy, in the programs' ids.
     """
 
-    def __init__(self, hook: Refresh | None, every: int) -> None:
-        self.hook, self.every = hook, every
+    def __init__(self, hook: Refresh | None, every: int, *, name: str = "psgpo") -> None:
+        self.hook, self.every, self.name = hook, every, name
         self.waiting: list[SampledProgram] = []
 
-    def add(self, rollout: "Rollout", iteration: int) -> dict[str, float]:
+    def add(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Take in what an iteration wrote; returns the hook's metrics if it was its turn."""
         if self.hook is None:
             return {}
-        policy = f"psgpo/iteration-{iteration}"
+        policy = f"{self.name}/iteration-{iteration}"
         rows = zip(rollout.prompts, rollout.completions, rollout.episodes, strict=True)
         self.waiting += [to_program(*row, f"{policy}/{place}") for place, row in enumerate(rows)]
         if iteration % self.every:

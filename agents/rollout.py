@@ -48,11 +48,20 @@ class RolloutBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """What one iteration wrote and what became of it; one entry per program."""
+    """What one iteration wrote and what became of it; one entry per program.
+
+    Attributes:
+        prompts: Token ids.
+        completions: What was drawn; samples of one task stand together.
+        episodes: The same as judged episodes.
+        credits: What the reward scheme paid, one number per action. [n_actions] each
+        batch: All of it as tensors.
+    """
 
     prompts: list[list[int]]
     completions: list[Completion]
     episodes: list[Episode]
+    credits: list[NDArray[np.float64]]
     batch: RolloutBatch
 
 

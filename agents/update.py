@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from agents.critic import Critic
 from agents.losses import entropy, kl_k3, masked_sum, policy_loss, value_loss
-from agents.psgpo_config import PSGPOConfig
+from agents.policy_config import PolicyConfig
 from agents.rollout import RolloutBatch
 from prm.batching import plan_batches
 
@@ -24,15 +24,19 @@ class Experience:
 
     Attributes:
         batch: The rollout.
-        values: The critic's estimates when it was made.
-        advantages: Whitened.
-        returns: The critic's targets.
+        advantages: The policy's; whatever baseline was taken off.
+        policy_mask: Written tokens that the policy learns from; None: all of them.
+        reference_logprobs: If given, the KL to them is part of the policy's loss.
+        values: The critic's estimates when it was made; None where there is no critic.
+        returns: The critic's targets; None where there is no critic.
     """
 
     batch: RolloutBatch
-    values: Tensor
     advantages: Tensor
-    returns: Tensor
+    policy_mask: Tensor | None = None
+    reference_logprobs: Tensor | None = None
+    values: Tensor | None = None
+    returns: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,12 @@ class Learner:
 
     network: nn.Module
     optimizer: Optimizer
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Learner":
+        """The network with the optimizer that agents use."""
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        return cls(network=network, optimizer=torch.optim.AdamW(parameters, weight_decay=0.0))
 
     def set_learning_rate(self, rate: float) -> None:
         """Use this learning rate from now on."""
@@ -119,24 +129,29 @@ def token_values(critic: Critic, batch: RolloutBatch, *, max_tokens: int) -> Ten
 
 def update(
     policy: Learner,
-    critic: Learner,
+    critic: Learner | None,
     experience: Experience,
-    config: PSGPOConfig,
+    config: PolicyConfig,
     *,
-    move_policy: bool,
+    move_policy: bool = True,
+    kl_coef: float = 0.0,
+    clip_range_vf: float | None = None,
     seed: Sequence[int],
 ) -> dict[str, float]:
     """Run PPO's epochs over one rollout.
 
-    Every token weighs the same within its minibatch, however the micro-batches were cut. The two networks
-    share nothing: each has its own loss, gradient and optimizer.
+    However the micro-batches were cut, a minibatch's gradient is that of one mean over all of it: by default
+    every token weighs the same. The two networks share nothing: each has its own loss, gradient and
+    optimizer.
 
     Args:
         policy: Learns from the clipped surrogate; its network stays in `eval` mode, without dropout.
-        critic: Learns from the returns.
+        critic: Learns from the returns; None if the advantages came without one.
         experience: The rollout.
         config: The coefficients.
         move_policy: False updates the critic alone.
+        kl_coef: Weight of the KL in the policy's loss, where the experience has the reference's numbers.
+        clip_range_vf: Of the critic's move; None: not clipped.
         seed: Decides the minibatches.
 
     Returns:
@@ -144,96 +159,141 @@ def update(
         move.
     """
     batch, sums = experience.batch, _Sums()
+    goal = _PolicyGoal(experience, config, kl_coef)
     random = np.random.default_rng(list(seed))
     for _ in range(config.n_epochs):
         for rows in np.array_split(random.permutation(len(batch)), config.n_minibatches):
             if not len(rows):
                 continue
-            n_tokens = int(batch.mask[torch.from_numpy(rows)].sum())
-            kl_before = sums.totals.get("approx_kl", 0.0)
+            places = torch.from_numpy(rows).to(batch.mask.device)
+            n_tokens, unit = int(batch.mask[places].sum()), goal.unit(places)
+            kl_before, n_before = sums.total("approx_kl"), sums.total("policy_tokens")
             for chosen, first, last in micro_batches(batch, rows.tolist(), config.micro_batch_tokens):
                 part = _Part(experience, chosen, first, last)
-                if move_policy:
-                    (_policy_term(policy.network, part, config, sums) / n_tokens).backward()  # type: ignore[no-untyped-call]
-                (_value_term(critic.network, part, config, sums) / n_tokens).backward()  # type: ignore[no-untyped-call]
-            sums.add(critic_grad_norm=critic.step(config.max_grad_norm), critic_steps=1)
-            if move_policy:
-                kl = (sums.totals["approx_kl"] - kl_before) / max(n_tokens, 1)
+                if move_policy and unit:
+                    (goal.loss(policy.network, part, sums) / unit).backward()  # type: ignore[no-untyped-call]
+                if critic is not None:
+                    (_value_term(critic.network, part, clip_range_vf, sums) / n_tokens).backward()  # type: ignore[no-untyped-call]
+            if critic is not None:
+                sums.add(critic_grad_norm=critic.step(config.max_grad_norm), critic_steps=1)
+            if move_policy and unit:
+                n_seen = sums.total("policy_tokens") - n_before
+                kl = (sums.total("approx_kl") - kl_before) / max(n_seen, 1.0)
                 if config.target_kl is not None and kl > 1.5 * config.target_kl:
                     policy.optimizer.zero_grad(set_to_none=True)
                     move_policy = False
                 else:
                     sums.add(policy_grad_norm=policy.step(config.max_grad_norm), policy_steps=1)
-    return sums.means(config.ent_coef)
+    return sums.means(config.ent_coef, kl_coef)
 
 
 class _Part:
     """The columns of some rows, from the first written one on. Tensors are [b, t]."""
 
     def __init__(self, experience: Experience, rows: Tensor, first: int, last: int) -> None:
-        batch = experience.batch
-        self.first = first
-        self.ids = batch.ids[rows, :last]
+        self.rows, self.first, self._last = rows, first, last
+        self.ids = experience.batch.ids[rows, :last]
         self.tokens = self.ids[:, first:]
-        self.mask = batch.mask[rows, first:last]
-        self.logprobs = batch.logprobs[rows, first:last]
-        self.values = experience.values[rows, first:last]
-        self.advantages = experience.advantages[rows, first:last]
-        self.returns = experience.returns[rows, first:last]
+        self.mask = self.cut(experience.batch.mask)
+        self.logprobs = self.cut(experience.batch.logprobs)
+        self.experience = experience
+
+    def cut(self, tensor: Tensor) -> Tensor:
+        """These rows' columns of a [B, T] tensor."""
+        return tensor[self.rows, self.first : self._last]
 
 
 class _Sums:
     """Sums over tokens and steps, and the means that are logged."""
 
     def __init__(self) -> None:
-        self.totals: dict[str, float] = {}
+        self._totals: dict[str, float] = {}
 
     def add(self, **amounts: float) -> None:
         for name, amount in amounts.items():
-            self.totals[name] = self.totals.get(name, 0.0) + amount
+            self._totals[name] = self.total(name) + amount
 
-    def means(self, ent_coef: float) -> dict[str, float]:
+    def total(self, name: str) -> float:
+        return self._totals.get(name, 0.0)
+
+    def means(self, ent_coef: float, kl_coef: float) -> dict[str, float]:
         units = {
             "policy_grad_norm": "policy_steps",
             "critic_grad_norm": "critic_steps",
             "value_loss": "value_tokens",
         }
         means = {
-            name: total / max(self.totals[units.get(name, "policy_tokens")], 1.0)
-            for name, total in self.totals.items()
+            name: total / max(self._totals[units.get(name, "policy_tokens")], 1.0)
+            for name, total in self._totals.items()
             if not name.endswith(("_tokens", "_steps"))
         }
         if "policy_gradient_loss" in means:
-            means["loss"] = (
-                means["policy_gradient_loss"] + ent_coef * means["entropy_loss"] + means["value_loss"]
-            )
+            parts = means["policy_gradient_loss"], ent_coef * means["entropy_loss"]
+            means["loss"] = sum(parts) + means.get("value_loss", 0.0) + kl_coef * means.get("kl_loss", 0.0)
         return means
 
 
-def _policy_term(policy: Any, part: _Part, config: PSGPOConfig, sums: _Sums) -> Tensor:
-    logits = written_logits(policy, part.ids, part.first, config.temperature)
-    logprobs = logprobs_of(logits, part.tokens)
-    surrogate, clipped = policy_loss(logprobs, part.logprobs, part.advantages, clip_range=config.clip_range)
-    loss = masked_sum(surrogate, part.mask)
-    if config.ent_coef:
-        spread = masked_sum(entropy(logits), part.mask)
-        loss = loss - config.ent_coef * spread
-    else:
-        spread = -masked_sum(logprobs, part.mask)  # the drawn tokens' surprise estimates it at no cost
-    with torch.no_grad():
-        sums.add(
-            policy_gradient_loss=float(masked_sum(surrogate, part.mask)),
-            entropy_loss=-float(spread),
-            approx_kl=float(masked_sum(kl_k3(part.logprobs, logprobs), part.mask)),
-            clip_fraction=float(masked_sum(clipped, part.mask)),
-            policy_tokens=float(part.mask.sum()),
-        )
-    return loss
+class _PolicyGoal:
+    """The policy's loss, and what it is a mean over.
+
+    Args:
+        experience: The rollout.
+        config: The coefficients.
+        kl_coef: Weight of the KL, where the experience has the reference's numbers.
+    """
+
+    def __init__(self, experience: Experience, config: PolicyConfig, kl_coef: float) -> None:
+        self.config, self.kl_coef = config, kl_coef
+        mask = experience.policy_mask
+        self.mask = experience.batch.mask if mask is None else mask
+        n_tokens = self.mask.sum(1)
+        self.weights: Tensor | None = None  # of each row's tokens; None: 1. [B, 1]
+        if config.loss_mean == "program":
+            self.weights = 1.0 / n_tokens.clamp(min=1)[:, None]
+        elif config.loss_mean == "limit":
+            self.weights = torch.full_like(n_tokens[:, None], 1.0 / config.max_new_tokens, dtype=torch.float)
+
+    def unit(self, rows: Tensor) -> int:
+        """What a minibatch's sum is divided by: its tokens, or its programs that have any."""
+        n_tokens = self.mask[rows].sum(1)
+        return int(n_tokens.sum() if self.weights is None else (n_tokens > 0).sum())
+
+    def loss(self, policy: Any, part: _Part, sums: _Sums) -> Tensor:
+        """Sum over the tokens of a micro-batch, weighted."""
+        config, mask = self.config, part.cut(self.mask)
+        logits = written_logits(policy, part.ids, part.first, config.temperature)
+        logprobs = logprobs_of(logits, part.tokens)
+        advantages = part.cut(part.experience.advantages)
+        surrogate, clipped = policy_loss(logprobs, part.logprobs, advantages, clip_range=config.clip_range)
+        loss = self._sum(surrogate, mask, part)
+        spread = -logprobs  # the drawn tokens' surprise estimates the entropy at no cost
+        if config.ent_coef:
+            spread = entropy(logits)
+            loss = loss - config.ent_coef * self._sum(spread, mask, part)
+        if part.experience.reference_logprobs is not None and self.kl_coef:
+            drift = kl_k3(logprobs, part.cut(part.experience.reference_logprobs))
+            loss = loss + self.kl_coef * self._sum(drift, mask, part)
+            sums.add(kl_loss=float(masked_sum(drift.detach(), mask)))
+        with torch.no_grad():
+            sums.add(
+                policy_gradient_loss=float(masked_sum(surrogate, mask)),
+                entropy_loss=-float(masked_sum(spread, mask)),
+                approx_kl=float(masked_sum(kl_k3(part.logprobs, logprobs), mask)),
+                clip_fraction=float(masked_sum(clipped, mask)),
+                policy_tokens=float(mask.sum()),
+            )
+        return loss
+
+    def _sum(self, values: Tensor, mask: Tensor, part: _Part) -> Tensor:
+        return masked_sum(values if self.weights is None else values * self.weights[part.rows], mask)
 
 
-def _value_term(critic: Any, part: _Part, config: PSGPOConfig, sums: _Sums) -> Tensor:
+def _value_term(critic: Any, part: _Part, clip_range_vf: float | None, sums: _Sums) -> Tensor:
+    experience = part.experience
+    if experience.values is None or experience.returns is None:
+        raise ValueError("a critic learns from values and returns: the experience has none")
     values = critic.before_tokens(part.ids)[:, part.first :]
-    losses = value_loss(values, part.values, part.returns, clip_range=config.clip_range_vf)
-    loss = masked_sum(losses, part.mask)
+    old_values, returns = part.cut(experience.values), part.cut(experience.returns)
+    loss = masked_sum(value_loss(values, old_values, returns, clip_range=clip_range_vf), part.mask)
     sums.add(value_loss=float(loss.detach()), value_tokens=float(part.mask.sum()))
     return loss

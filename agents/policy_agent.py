@@ -1,0 +1,357 @@
+"""Training a policy on programs that it wrote itself: what PSGPO and the critic-free baselines share."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from rich.console import Console
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import configure_logger, get_device
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from agents import checkpoint
+from agents.agent import Agent
+from agents.callbacks import MaybeCallback, as_callback, replay_steps
+from agents.losses import adapted_kl_coef, kl_k1, kl_k3, masked_mean
+from agents.monitor import PhaseTimer, rollout_metrics, speed_metrics
+from agents.policy_config import PolicyConfig
+from agents.progress import progress
+from agents.refresh import Refresh, RefreshQueue
+from agents.rollout import Rollout, RolloutBatch, draw_tasks, make_batch, make_episode
+from agents.samplers import make_sampler
+from agents.update import Experience, Learner, token_logprobs, update
+from agents.writer import LineWriter
+from codegym.rewards import LineScorer, scheme_after
+from prm.alignment import newlines_per_token
+from prm.backbone import without_dropout
+
+
+class PolicyAgent(Agent):
+    """Writes whole programs, judges them, pays for them and updates; a subclass says with what credit.
+
+    All randomness is a function of the seed and the iteration, so a checkpoint needs no generator's state:
+    a run that is killed, loaded and continued ends with the same bits on a CPU as one that never stopped.
+
+    Args:
+        policy: A folder of a causal LM, or such a model, which is then trained in place.
+        env: `CodeGen-v0`; its tasks, its judge, and the scheme of its `RewardWrapper` if it has one. A
+            scheme with a schedule moves on with every iteration.
+        config: How to train.
+        tokenizer: The policy's; read from the folder if None.
+        reference: What the KL term pulls towards: a model, which is frozen; a copy of the policy if None.
+        scorer: Reward model to watch; the reward scheme's own if None.
+        oracle: Exact line labels to watch the policy and the scorer with, if there are any.
+        refresh: Called every `config.refresh_every` iterations.
+        tensorboard_log: Folder for TensorBoard, as in Stable-Baselines3.
+        verbose: 1 prints the logged values.
+        seed: Of tasks, samples and minibatches.
+        device: "cpu", "cuda" or "auto".
+        settings: Fields of `config` to replace: `learning_rate=1e-4`.
+
+    Raises:
+        TypeError: If `env` is not `CodeGen-v0`, a wrapper gave it actions that are not lines, or a setting is
+            unknown.
+        ValueError: If an argument that another one needs is missing.
+    """
+
+    config: PolicyConfig
+    config_type: ClassVar[type[PolicyConfig]]
+
+    def __init__(
+        self,
+        policy: str | Path | PreTrainedModel,
+        env: gym.Env[str, str] | VecEnv,
+        config: PolicyConfig | None = None,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        reference: PreTrainedModel | None = None,
+        scorer: LineScorer | None = None,
+        oracle: LineScorer | None = None,
+        refresh: Refresh | None = None,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int = 0,
+        device: torch.device | str = "auto",
+        **settings: Any,
+    ) -> None:
+        super().__init__(env)
+        self.config = replace(config or self.config_type(), **settings)
+        self.device = get_device(device)
+        self.policy, self.tokenizer = _load_policy(policy, tokenizer, self.device)
+        self.reference = _frozen(reference or deepcopy(self.policy)).to(self.device)
+        self.scorer, self.oracle = scorer, oracle
+        self.refresh = RefreshQueue(refresh, self.config.refresh_every, name=type(self).__name__.lower())
+        self.seed, self.verbose, self.tensorboard_log = seed, verbose, tensorboard_log
+        self.iteration = self.n_updates = 0
+        self.kl_coef = self.config.kl_coef
+        self.sampler = make_sampler(self.config.sampler, self.policy, self.tokenizer)
+        self.learners = {"policy": Learner.of(self.policy)}
+        self._newlines = newlines_per_token(self.tokenizer)
+        self._writer = LineWriter(self.sampler, self.tokenizer, self.config.max_new_tokens)
+
+    # --- one iteration -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def estimate(self, rollout: Rollout) -> tuple[Experience, dict[str, float]]:
+        """Turn what was paid into the policy's advantages; also what is to be logged about it."""
+
+    def collect(self, timer: PhaseTimer) -> Rollout:
+        """Write and judge this iteration's programs, and pay for them."""
+        config = self.config
+        n_tasks = config.rollouts_per_iteration // config.samples_per_task
+        tasks = draw_tasks(self._base.tasks, n_tasks, iteration=self.iteration, seed=self.seed)
+        distinct: list[list[int]] = self.tokenizer([task.prompt for task in tasks])["input_ids"]
+        with timer.phase("sampling"):
+            drawn = self.sampler.sample(
+                distinct,
+                n=config.samples_per_task,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                seed=self._derived_seed("samples"),
+            )
+        completions = [completion for group in drawn for completion in group]
+        prompts = [prompt for prompt in distinct for _ in range(config.samples_per_task)]
+        asked = [task for task in tasks for _ in range(config.samples_per_task)]
+        written = [make_episode(task, text) for task, text in zip(asked, completions, strict=True)]
+        with timer.phase("judging"):
+            judgements = self._base.judge.judge([(episode.task, episode.source) for episode in written])
+        episodes = [replace(e, judgement=judgement) for e, judgement in zip(written, judgements, strict=True)]
+        with timer.phase("rewards"):
+            self.scheme = scheme_after(self.scheme, self.iteration * config.rollouts_per_iteration)
+            credits = self.scheme.credit(episodes)
+        batch = make_batch(prompts, completions, credits, self._newlines, device=self.device)
+        return Rollout(
+            prompts=prompts, completions=completions, episodes=episodes, credits=credits, batch=batch
+        )
+
+    def drift(self, batch: RolloutBatch) -> tuple[Tensor | None, Tensor, dict[str, float]]:
+        """How far the policy is from the reference.
+
+        Returns:
+            The reference's log-probabilities, None if β is 0; the estimated KL per token, both [B, T]; and
+            its means to log.
+        """
+        config = self.config
+        if not config.kl_coef:
+            return None, torch.zeros_like(batch.rewards), {}
+        reference = token_logprobs(
+            self.reference, batch, temperature=config.temperature, max_tokens=config.micro_batch_tokens
+        )
+        kl = {"k1": kl_k1, "k3": kl_k3}[config.kl_estimator](batch.logprobs, reference)
+        metrics = {
+            "train/kl_to_reference": float(masked_mean(kl, batch.mask)),
+            "train/kl_per_program": float(kl.sum() / len(batch)),
+            "train/kl_coef": self.kl_coef,
+        }
+        return reference, kl, metrics
+
+    def policy_mask(self, rollout: Rollout) -> Tensor:
+        """Tokens that the policy learns from. [B, T]."""
+        mask = rollout.batch.mask
+        if self.config.truncated_programs == "judge":
+            return mask
+        finished = torch.tensor([completion.finished for completion in rollout.completions])
+        return mask & finished.to(mask.device)[:, None]
+
+    def train(self, experience: Experience, progress_done: float) -> dict[str, float]:
+        """Update the networks on one rollout."""
+        return self._update(experience, progress_done)
+
+    def iterate(self, progress_done: float, callback: BaseCallback | None = None) -> dict[str, float]:
+        """Run one iteration and return what it measured, by log key.
+
+        Args:
+            progress_done: Share of the run that is done, for the learning rates.
+            callback: Told when the rollout starts and ends.
+        """
+        timer = PhaseTimer()
+        if callback is not None:
+            callback.on_rollout_start()
+        rollout = self.collect(timer)
+        if callback is not None:
+            callback.update_locals({"rollout": rollout})
+            callback.on_rollout_end()
+        with timer.phase("evaluation"):
+            experience, metrics = self.estimate(rollout)
+        with timer.phase("update"):
+            metrics |= self.train(experience, progress_done)
+        self._adapt_kl_coef(metrics)
+        with timer.phase("monitoring"):
+            scorer = self.scorer or getattr(self.scheme, "scorer", None)
+            metrics |= rollout_metrics(rollout, scorer, self.oracle)
+        self.iteration += 1
+        self.num_timesteps += sum(episode.n_actions for episode in rollout.episodes)
+        with timer.phase("refresh"):
+            metrics |= self.refresh.add(rollout, self.iteration)
+        counters = {"time/iterations": self.iteration, "time/total_timesteps": self.num_timesteps}
+        return metrics | speed_metrics(rollout, timer, self.config.n_epochs) | counters
+
+    # --- Stable-Baselines3's verbs -------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = False,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train; may be called again, also after `load`, and goes on from where it was.
+
+        Callbacks' `on_step` runs once per action, but only after the iteration that took them all: whatever
+        it saves is a whole iteration, and `num_timesteps` rises by an iteration at a time.
+
+        Args:
+            total_timesteps: Stop once this many actions were taken in all; None: after
+                `config.n_iterations` iterations in all.
+            callback: As in Stable-Baselines3; one that returns False ends the training.
+            log_interval: Iterations between dumps of the logger.
+            tb_log_name: Name of the run in TensorBoard; the agent's if None.
+            reset_num_timesteps: Count timesteps and iterations from 0 again.
+            progress_bar: Show one with an ETA.
+        """
+        if reset_num_timesteps:
+            self.num_timesteps = self.iteration = 0
+        name = tb_log_name or type(self).__name__
+        if self._logger is None:
+            fresh = reset_num_timesteps or not self.iteration
+            self.set_logger(configure_logger(self.verbose, self.tensorboard_log, name, fresh))
+        called = as_callback(callback)
+        called.init_callback(self)
+        goal = np.inf if total_timesteps is None else total_timesteps
+        called.on_training_start({"self": self, "total_timesteps": goal, "tb_log_name": name}, globals())
+        with progress(name.lower(), Console(stderr=True, quiet=not progress_bar)) as report:
+            while (done := self._progress(total_timesteps)) < 1.0:
+                metrics = self.iterate(done, called)
+                for key, value in metrics.items():
+                    self.logger.record(key, value)
+                if self.iteration % log_interval == 0:
+                    self.dump_logs()
+                counts = (self.iteration, self.config.n_iterations)
+                if total_timesteps is not None:
+                    counts = (self.num_timesteps, total_timesteps)
+                report(*counts, {"pass": metrics["rollout/success_rate"]})
+                if not replay_steps(called, called.locals["rollout"]):
+                    break
+        called.on_training_end()
+        return self
+
+    def next_lines(self, texts: Sequence[str], deterministic: bool) -> list[str]:
+        """The next line, or END_OF_PROGRAM, after each text."""
+        return self._writer.next_lines(texts, deterministic)
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole agent to a folder, so that a kill at any moment leaves the old or the new one.
+
+        The suffix ".zip", which callbacks of Stable-Baselines3 add, is left off.
+        """
+        checkpoint.save_agent(self, checkpoint.folder_of(path))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        env: gym.Env[str, str] | VecEnv,
+        *,
+        device: torch.device | str = "auto",
+        **options: Any,
+    ) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            path: The folder.
+            env: As in the constructor.
+            device: As in the constructor.
+            options: The constructor's `scorer`, `oracle`, `refresh`, `tensorboard_log` and `verbose`; a
+                refresh hook is told to load its state.
+
+        Raises:
+            ValueError: If the folder does not hold a checkpoint of this version and this agent.
+        """
+        return checkpoint.load_agent(cls, checkpoint.folder_of(path), env, device=device, **options)
+
+    # --- parts ---------------------------------------------------------------------------------------------
+
+    def save_networks(self, folder: Path) -> None:
+        """Write what is trained or compared with, as Hugging Face folders."""
+        self.policy.save_pretrained(folder / "policy")
+        self.tokenizer.save_pretrained(folder / "policy")
+        self.reference.save_pretrained(folder / "reference")
+
+    @classmethod
+    def load_networks(cls, folder: Path, device: torch.device) -> dict[str, Any]:
+        """Read what `save_networks` wrote, but for the policy, as arguments of the constructor."""
+        del device  # the constructor moves the reference itself
+        reference = AutoModelForCausalLM.from_pretrained(folder / "reference", dtype=torch.float32)
+        return {"reference": reference}
+
+    def _update(
+        self,
+        experience: Experience,
+        progress_done: float,
+        *,
+        move_policy: bool = True,
+        clip_range_vf: float | None = None,
+    ) -> dict[str, float]:
+        rates = self.config.learning_rates(self.iteration, progress_done)
+        for learner, rate in zip(self.learners.values(), rates, strict=True):
+            learner.set_learning_rate(rate)
+        metrics = update(
+            self.learners["policy"],
+            self.learners.get("critic"),
+            experience,
+            self.config,
+            move_policy=move_policy,
+            kl_coef=self.kl_coef,
+            clip_range_vf=clip_range_vf,
+            seed=(self.seed, self.iteration),
+        )
+        self.n_updates += self.config.n_epochs
+        self._writer.forget()
+        return {
+            **{f"train/{name}": value for name, value in metrics.items()},
+            "train/learning_rate": rates[0],
+            "train/clip_range": self.config.clip_range,
+            "train/n_updates": self.n_updates,
+        }
+
+    def _adapt_kl_coef(self, metrics: dict[str, float]) -> None:
+        target = self.config.adaptive_kl_target
+        if target is not None:
+            kl, rate = metrics["train/kl_per_program"], self.config.adaptive_kl_rate
+            self.kl_coef = adapted_kl_coef(self.kl_coef, kl, target=target, rate=rate)
+
+    def _progress(self, total_timesteps: int | None) -> float:
+        if total_timesteps is None:
+            return self.iteration / self.config.n_iterations
+        return self.num_timesteps / total_timesteps
+
+    def _derived_seed(self, purpose: str) -> int:
+        sequence = np.random.SeedSequence([self.seed, self.iteration, *purpose.encode()])
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _load_policy(
+    policy: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, device: torch.device
+) -> tuple[Any, Any]:
+    """The model in `eval` mode without dropout, and its tokenizer."""
+    if isinstance(policy, str | Path):
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(policy)
+        policy = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    if tokenizer is None:
+        raise ValueError("a policy given as a model needs its tokenizer: pass tokenizer=")
+    # With dropout the log-probabilities of the update would not be those of the sampler.
+    return without_dropout(policy).to(device).eval(), tokenizer
+
+
+def _frozen(model: Any) -> Any:
+    return model.requires_grad_(False).eval()
