@@ -1,6 +1,5 @@
 """The critic: a language model's backbone that estimates the return from every prefix."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -9,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from agents.shared_weights import ADAPTER_CONFIG, copy_backbone, copy_trained, with_adapter
 from codegym.table import check_name
 from prm.backbone import without_dropout
 from prm.model import ProcessRewardModel
@@ -43,6 +43,8 @@ class Critic(nn.Module):
     ) -> "Critic":
         """Start a critic.
 
+        What is frozen under an adapter of policy or reward model is not copied: the critic shares it.
+
         Args:
             init: "scratch": random weights in the policy's shape; "policy": the policy's backbone; "prm": the
                 reward model's backbone and head (PSGPO's value initialisation), to be calibrated.
@@ -59,12 +61,13 @@ class Critic(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 fresh = AutoModel.from_config(policy.base_model.config)
-            return cls(fresh.to(policy.device, policy.dtype))
+            # in float32 whatever the policy's type: small steps of bfloat16 weights are rounded away
+            return cls(fresh.to(policy.device, torch.float32))
         if init == "policy":
-            return cls(deepcopy(policy.base_model))
+            return cls(copy_backbone(policy))
         if prm is None:
             raise ValueError('critic_init="prm" needs the process reward model: pass prm=')
-        critic = cls(deepcopy(prm.backbone).to(policy.device))
+        critic = cls(copy_trained(prm.backbone).to(policy.device))
         critic.head.load_state_dict(prm.head.state_dict())
         return critic
 
@@ -103,13 +106,27 @@ class Critic(nn.Module):
         return slope, offset
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write backbone and head as safetensors."""
+        """Write backbone, or its adapter alone if it has one, and head as safetensors."""
         self.backbone.save_pretrained(folder)
         save_file(self.head.state_dict(), folder / HEAD_FILE)
 
     @classmethod
-    def from_pretrained(cls, folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> "Critic":
-        """Read what `save_pretrained` wrote."""
-        critic = cls(AutoModel.from_pretrained(folder, dtype=dtype).to(device))
+    def from_pretrained(
+        cls, folder: Path, *, dtype: torch.dtype, device: torch.device | str, base: Any = None
+    ) -> "Critic":
+        """Read what `save_pretrained` wrote.
+
+        Args:
+            folder: Where.
+            dtype: Of a whole backbone's weights.
+            device: Where the critic goes.
+            base: The backbone whose frozen weights an adapter was trained on, and which the critic shares;
+                read from where the adapter says if None.
+        """
+        if base is not None and (folder / ADAPTER_CONFIG).is_file():
+            backbone = with_adapter(base, folder)
+        else:
+            backbone = AutoModel.from_pretrained(folder, dtype=dtype).to(device)
+        critic = cls(backbone)
         critic.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(device)))
         return critic

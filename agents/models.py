@@ -1,0 +1,100 @@
+"""Loading and saving a policy: precision, device, attention, adapter, gradient checkpointing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from agents.shared_weights import ADAPTER_CONFIG, adapter_names
+from prm.backbone import without_dropout
+from prm.lora import LoRAConfig, add_adapter, load_adapter, merge_adapter, save_adapter
+
+
+def load_policy(
+    source: str | Path | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    base: str | Path | PreTrainedModel | None = None,
+    lora: LoRAConfig | None = None,
+    dtype: torch.dtype = torch.float32,
+    attention: str | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """The policy in `eval` mode without dropout, and its tokenizer.
+
+    With dropout the log-probabilities of the update would not be those of the sampler.
+
+    Args:
+        source: A folder or hub name of a causal LM, such a model, which is changed in place, or the folder of
+            an adapter, which goes on training.
+        tokenizer: The policy's; read from the folder if None.
+        base: The model under the adapter of a folder; read from where the adapter says if None.
+        lora: Trains a fresh adapter and freezes the model; one that the policy brings is kept as it is.
+        dtype: Of weights that are read; an adapter's are float32 in any case.
+        attention: One of transformers' attention implementations; its own choice if None.
+        device: Where the model goes.
+        seed: Of a fresh adapter.
+
+    Raises:
+        ValueError: If a model comes without its tokenizer, or an adapter's base is not known.
+    """
+    model: Any = source
+    if isinstance(source, str | Path):
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
+        model = _read(source, base, dtype, attention)
+    if tokenizer is None:
+        raise ValueError("a policy given as a model needs its tokenizer: pass tokenizer=")
+    model = model.to(device)
+    if lora is not None and not adapter_names(model):
+        add_adapter(model, lora, seed=seed)
+    return without_dropout(model).eval(), tokenizer
+
+
+def save_policy(policy: Any, tokenizer: Any, folder: Path, *, merge: bool = False) -> None:
+    """Write a policy for `AutoModelForCausalLM.from_pretrained` and its tokenizer.
+
+    Args:
+        policy: With an adapter, the adapter alone is written, and the name of the model under it.
+        tokenizer: The policy's.
+        folder: Where to.
+        merge: Write a whole model with the adapter's change in its weights.
+    """
+    names = adapter_names(policy)
+    if names and merge:
+        # added in float32 and rounded once, to the type of the frozen weights
+        merge_adapter(policy, name=names[0]).to(policy.dtype).save_pretrained(folder)
+    elif names:
+        save_adapter(policy, folder, name=names[0])
+    else:
+        policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """Keep each layer's input alone for the backward pass, which computes the rest again.
+
+    The model is left in `train` mode, without which transformers stores everything all the same; it must
+    have no dropout.
+    """
+    # the old name warns where there is a new one
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    model.train()
+
+
+def _read(source: str | Path, base: Any, dtype: torch.dtype, attention: str | None) -> Any:
+    options: dict[str, Any] = {"dtype": dtype}
+    if attention is not None:
+        options["attn_implementation"] = attention
+    adapter = Path(source) / ADAPTER_CONFIG
+    if not adapter.is_file():
+        return AutoModelForCausalLM.from_pretrained(source, **options)
+    base = base or json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"the adapter in {source} does not say which model it belongs to: pass base=")
+    if isinstance(base, str | Path):
+        base = AutoModelForCausalLM.from_pretrained(base, **options)
+    return load_adapter(base, Path(source))
