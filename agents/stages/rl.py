@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents.checkpoint import settle, whole_folder
+from agents.critic import CriticInit
 from agents.monitor import LastScores
 from agents.prm_refresh import PRMRefresh
 from agents.progress import Report
@@ -45,29 +46,30 @@ CURVE_KEYS = {
 """Columns of `curve.jsonl`, and the logger keys they come from."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train the starting policy; arms of one run share tasks, rollout seeds and settings."""
+
+    name: str  # of its folder in the run
+    pays: Literal["prm", "oracle"] | None = None  # who pays per line; None: only the tests' verdict counts
+    critic_init: CriticInit | None = None  # how its critic starts; None: as the run's settings say
+    refresh: bool = False  # train the PRM a little on the arm's own rollouts as it goes
+    n_iterations: int | None = None  # length of its run; None: as the run's settings say
+    checkpoints: int = 0  # evenly spaced policies that are kept
+
+
 def train_baseline(context: Context, report: Report) -> Metrics:
     """Train with the tests' verdict alone, keeping evenly spaced checkpoints."""
-    return _train(context, report, arm="baseline", scheme=None, checkpoints=context.config.label.checkpoints)
+    return train_arm(context, report, Arm(name="baseline", checkpoints=context.config.label.checkpoints))
 
 
 def train_psgpo(context: Context, report: Report) -> Metrics:
     """Train with the reward model's pay per line and the critic it initialises, refreshing it on the way."""
-    config, folder = context.config, context.path / "psgpo"
-    prm = ProcessRewardModel.from_pretrained(context.path / "prm")
-    refresh = None
-    if config.dense.refresh_learning_rate > 0:
-        refresh = PRMRefresh(
-            prm,
-            {task.task_id: task for task in context.train_tasks},
-            learning_rate=config.dense.refresh_learning_rate,
-            seed=config.seed,
-        )
-    metrics = _train(
-        context, report, arm="psgpo", scheme=_dense(context, LastScores(prm)), prm=prm, refresh=refresh
+    dense = context.config.dense
+    arm = Arm(
+        name="psgpo", pays="prm", critic_init=dense.critic_init, refresh=dense.refresh_learning_rate > 0
     )
-    with whole_folder(folder / "prm") as draft:
-        prm.save_pretrained(draft)
-    return metrics
+    return train_arm(context, report, arm)
 
 
 def train_oracle(context: Context, report: Report) -> Metrics:
@@ -75,31 +77,30 @@ def train_oracle(context: Context, report: Report) -> Metrics:
     if "oracle" not in context.arms:
         report(1, 1)
         return {"skipped": "the tasks carry no trace" if context.config.oracle else "oracle is off"}
-    scheme = _dense(context, LastScores(ReferenceScorer(context.judge)))
-    return _train(context, report, arm="oracle", scheme=scheme)
+    return train_arm(context, report, Arm(name="oracle", pays="oracle"))
 
 
-def _dense(context: Context, scorer: Any) -> RewardScheme:
-    dense = context.config.dense
-    return ProcessReward.from_scorer(
-        scorer, form=dense.form, lambda_fail=dense.lambda_fail, lambda_pass=dense.lambda_pass
-    )
+def train_arm(context: Context, report: Report, arm: Arm) -> Metrics:
+    """Train one arm into its folder of the run, from its last finished iteration.
 
-
-def _train(
-    context: Context,
-    report: Report,
-    *,
-    arm: str,
-    scheme: RewardScheme | None,
-    prm: ProcessRewardModel | None = None,
-    refresh: PRMRefresh | None = None,
-    checkpoints: int = 0,
-) -> Metrics:
-    folder = context.path / arm
-    agent = _agent(context, folder, scheme, prm, refresh)
+    Writes `curve.jsonl`, the policy and the kept checkpoints, and the PRM as the arm leaves it.
+    """
+    folder = context.path / arm.name
+    needs_prm = arm.pays == "prm" or arm.critic_init == "prm"
+    prm = ProcessRewardModel.from_pretrained(context.path / "prm") if needs_prm else None
+    refresh = _refresh(context, prm) if prm is not None and arm.refresh else None
+    agent = _agent(context, arm, prm, refresh)
     if refresh is not None:
         refresh.labeler = make_labeler(context, agent.sampler)
+    _iterate(agent, folder, report, arm.checkpoints)
+    _save_policy(agent, folder / POLICY)
+    if prm is not None and arm.pays == "prm":
+        with whole_folder(folder / "prm") as draft:
+            prm.save_pretrained(draft)
+    return _summary(list(read_rows(folder / CURVE)))
+
+
+def _iterate(agent: PSGPO, folder: Path, report: Report, checkpoints: int) -> None:
     total = agent.config.n_iterations
     milestones = {round(total * (step + 1) / checkpoints) for step in range(checkpoints)}
     _keep_rows(folder / CURVE, agent.iteration)
@@ -116,32 +117,44 @@ def _train(
         agent.save(folder / LAST)
         report(agent.iteration, total, {"pass": metrics["rollout/success_rate"]})
     agent.logger.close()
-    _save_policy(agent, folder / POLICY)
-    return _summary(list(read_rows(folder / CURVE)))
 
 
-def _agent(
-    context: Context,
-    folder: Path,
-    scheme: RewardScheme | None,
-    prm: ProcessRewardModel | None,
-    refresh: PRMRefresh | None,
-) -> PSGPO:
+def _scheme(context: Context, arm: Arm, prm: ProcessRewardModel | None) -> RewardScheme | None:
+    if arm.pays is None:
+        return None
+    dense = context.config.dense
+    scorer: LineScorer = ReferenceScorer(context.judge) if arm.pays == "oracle" or prm is None else prm
+    return ProcessReward.from_scorer(
+        LastScores(scorer), form=dense.form, lambda_fail=dense.lambda_fail, lambda_pass=dense.lambda_pass
+    )
+
+
+def _refresh(context: Context, prm: ProcessRewardModel) -> PRMRefresh:
     config = context.config
+    tasks = {task.task_id: task for task in context.train_tasks}
+    return PRMRefresh(prm, tasks, learning_rate=config.dense.refresh_learning_rate, seed=config.seed)
+
+
+def _agent(context: Context, arm: Arm, prm: ProcessRewardModel | None, refresh: PRMRefresh | None) -> PSGPO:
+    folder = context.path / arm.name / LAST
     env: gym.Env[str, str] = gym.make(
         "CodeGen-v0", tasks=context.train_tasks, judge=context.judge, disable_env_checker=True
     )
+    scheme = _scheme(context, arm, prm)
     if scheme is not None:
         env = RewardWrapper(env, scheme)
     oracle: LineScorer | None = LastScores(ReferenceScorer(context.judge)) if context.traced else None
-    if oracle is not None and isinstance(scheme, ProcessReward) and prm is None:
-        oracle = scheme.scorer  # the oracle arm: one execution serves the pay and the log
+    if arm.pays == "oracle" and isinstance(scheme, ProcessReward):
+        oracle = scheme.scorer  # one execution serves the pay and the log
     watched: dict[str, Any] = {"oracle": oracle, "refresh": refresh}
-    settle(folder / LAST)
-    if (folder / LAST).exists():
-        return PSGPO.load(folder / LAST, env, **watched)
-    rl = config.rl if prm is None else replace(config.rl, critic_init=config.dense.critic_init)
-    return PSGPO(context.path / "sft", env, rl, prm=prm, seed=config.seed, **watched)
+    settle(folder)
+    if folder.exists():
+        return PSGPO.load(folder, env, **watched)
+    rl = context.config.rl
+    rl = replace(
+        rl, critic_init=arm.critic_init or rl.critic_init, n_iterations=arm.n_iterations or rl.n_iterations
+    )
+    return PSGPO(context.path / "sft", env, rl, prm=prm, seed=context.config.seed, **watched)
 
 
 def _logger(folder: Path) -> Logger:
