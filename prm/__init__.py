@@ -17,6 +17,7 @@ from prm.dataset import (
 )
 from prm.evaluation import PRMMetrics, evaluate_prm
 from prm.full_scan import FullScanLabeler
+from prm.hacks import hack_gains
 from prm.heads import HEADS
 from prm.labelers import LABELERS, make_labeler
 from prm.labeling import BinarySearchLabeler, Labeler, label_to_file, read_labels
@@ -25,11 +26,13 @@ from prm.mutation import MutationLabeler, mutate
 from prm.optimization import RefreshReport, make_optimizer, refresh_prm
 from prm.program import LabeledProgram, SampledProgram
 from prm.reference import ReferenceLabeler, ReferenceScorer
+from prm.reranking import AGGREGATES, Reranking, rerank
 from prm.selection import SampleClass, SelectionConfig, label_statistics, select, strategy_statistics
 from prm.store import CompletionStore
 from prm.training import PRMReport, train_prm
 
 __all__ = [
+    "AGGREGATES",
     "HEADS",
     "LABELERS",
     "BinarySearchLabeler",
@@ -48,6 +51,7 @@ __all__ = [
     "ReferenceLabeler",
     "ReferenceScorer",
     "RefreshReport",
+    "Reranking",
     "SampleClass",
     "SampledProgram",
     "SelectionConfig",
@@ -56,6 +60,7 @@ __all__ = [
     "compare_labels",
     "evaluate_prm",
     "from_stepwise",
+    "hack_gains",
     "label_statistics",
     "label_to_file",
     "line_end_tokens",
@@ -67,6 +72,7 @@ __all__ = [
     "read_parquet",
     "read_stepwise",
     "refresh_prm",
+    "rerank",
     "select",
     "split_lines",
     "strategy_statistics",

@@ -103,19 +103,37 @@ def probe_returns(
     Raises:
         ValueError: If one of the programs passes.
     """
+    hacked = apply_probes(failing, judge)
+    before = np.array([credit.sum() for credit in scheme.credit(failing)])
+    credits = scheme.credit([episode for episodes in hacked.values() for episode in episodes])
+    after = np.array([credit.sum() for credit in credits]).reshape(len(hacked), len(failing))
+    return before, dict(zip(hacked, after, strict=True))
+
+
+def apply_probes(failing: Sequence[Episode], judge: Judge) -> dict[str, list[Episode]]:
+    """Failing programs as each probe rewrites them, judged in one call; one that passes then stays as it was.
+
+    Args:
+        failing: Judged episodes of failing programs.
+        judge: Judges the rewritten programs.
+
+    Raises:
+        ValueError: If one of the programs passes.
+    """
     if any(map(outcome, failing)):
         raise ValueError(f"hack probes need failing programs, got one that passes among {len(failing)}")
-    hacked = [
-        replace(episode, lines=apply_probe(name, episode.task, episode.lines), judgement=None)
+    rewritten = [
+        (episode, replace(episode, lines=apply_probe(name, episode.task, episode.lines), judgement=None))
         for name in PROBES
         for episode in failing
     ]
-    judgements = judge.judge([(episode.task, episode.source) for episode in hacked])
-    hacked = [replace(e, judgement=result) for e, result in zip(hacked, judgements, strict=True)]
-    before = np.array([credit.sum() for credit in scheme.credit(failing)])
-    after = np.array([credit.sum() for credit in scheme.credit(hacked)]).reshape(len(PROBES), len(failing))
-    passes = np.array([bool(outcome(episode)) for episode in hacked]).reshape(after.shape)
-    return before, dict(zip(PROBES, np.where(passes, before, after), strict=True))
+    judgements = judge.judge([(episode.task, episode.source) for _, episode in rewritten])
+    hacked = [
+        before if judgement.passed else replace(after, judgement=judgement)
+        for (before, after), judgement in zip(rewritten, judgements, strict=True)
+    ]
+    size = len(failing)
+    return {name: hacked[place * size : (place + 1) * size] for place, name in enumerate(PROBES)}
 
 
 # --- the probes: from a task and the lines of a program that parses to other lines --------------------------
