@@ -1,11 +1,12 @@
 """Backbones: any Hugging Face causal language model without its vocabulary head, and without dropout."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 
@@ -49,3 +50,23 @@ def without_dropout(backbone: Any) -> Any:
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)  # attention layers keep their rate as a plain number
     return backbone
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of `model` that training moves, by name; weights that are tied appear once."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@torch.no_grad()
+def load_trained_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put the values of `trained_weights` back, in place.
+
+    Raises:
+        ValueError: If they are not those of this model.
+    """
+    mine = trained_weights(model)
+    odd = {name for name in mine.keys() & weights.keys() if mine[name].shape != weights[name].shape}
+    if odd := odd | (mine.keys() ^ weights.keys()):
+        raise ValueError(f"the weights are not of this model: {min(odd)!r} does not fit")
+    for name, weight in mine.items():
+        weight.copy_(weights[name])

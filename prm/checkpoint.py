@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from prm.backbone import load_trained_weights, trained_weights
+
 
 @dataclass(kw_only=True)
 class TrainingState:
@@ -22,12 +24,14 @@ class TrainingState:
         best_step: The step of the best weights so far; 0 before the first validation.
         best: Those weights.
         history: One row per validation.
+        losses: The loss of every step, where a run keeps them.
     """
 
     step: int = 0
     best_step: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
 
 def write_checkpoint(
@@ -38,12 +42,12 @@ def write_checkpoint(
     Args:
         path: The file.
         state: Counters, history and best weights.
-        model: Its weights are stored as they are now.
+        model: Those of its weights that train are stored as they are now.
         optimizer: Its tensors are stored too.
-        fingerprint: Of the run, to refuse another run's checkpoint.
+        fingerprint: Of the run and of the weights that do not train, to refuse another run's checkpoint.
     """
     tensors = {
-        **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+        **{f"model.{name}": tensor for name, tensor in trained_weights(model).items()},
         **{f"best.{name}": tensor for name, tensor in state.best.items()},
         **{
             f"optimizer.{index}.{name}": tensor
@@ -51,7 +55,8 @@ def write_checkpoint(
             for name, tensor in slots.items()
         },
     }
-    about = {"step": state.step, "best_step": state.best_step, "history": state.history}
+    names = ("step", "best_step", "history", "losses")
+    about = {name: getattr(state, name) for name in names}
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     save_file(
         {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
@@ -82,7 +87,7 @@ def read_checkpoint(
             f"{path} belongs to another run (other labels, configuration or backbone); "
             "choose another folder, or delete the file to start again"
         )
-    model.load_state_dict(_below(tensors, "model."))
+    load_trained_weights(model, _below(tensors, "model."))
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, _, slot = name.partition(".")

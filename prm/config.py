@@ -3,11 +3,16 @@
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import tyro
 
+from codegym.table import check_name
 from prm.heads import make_head
+from prm.lora import LoRAOption
+
+Train: TypeAlias = Literal["all", "head"]
+DType: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +20,12 @@ class PRMConfig:
     """How a process reward model is trained."""
 
     head: str = "token_sum"  # one of prm.heads.HEADS
+    train: Train = "all"  # head: the backbone stays as it is
+    lora: LoRAOption = None  # adapters that train in the backbone's place
+    keep_adapter: bool = False  # write the adapter too, besides the backbone that it is merged into
+    dtype: DType = "float32"  # of the backbone; the head and all that trains: float32
+    gradient_checkpointing: bool = False  # compute activations twice, keep few: slower, in less memory
+    balance: bool = False  # right lines weigh as much as wrong ones, however many there are of each
     learning_rate: float = 2e-3  # peak
     epochs: float = 3.0  # passes over the training programs; may be a fraction
     batch_size: int = 32  # programs per optimizer step
@@ -25,6 +36,7 @@ class PRMConfig:
     max_grad_norm: float = 1.0  # gradients longer than this are scaled down
     validation_fraction: float = 0.1  # of the TASKS; their programs are never trained on; 0 for none
     n_validations: int = 4  # evenly spaced; the weights with the best local AUC are kept
+    patience: int = 0  # validations without a better one before training stops; 0: it never stops early
     checkpoint_every: int = 25  # optimizer steps between checkpoints
     # of the split and of the order of programs; the command line has one seed, the run's
     seed: Annotated[int, tyro.conf.Suppress] = 0
@@ -44,6 +56,26 @@ class PRMConfig:
             raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        check_name(self.train, get_args(Train), "part to train")
+        check_name(self.dtype, get_args(DType), "dtype")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.patience < 0:
+            raise ValueError(f"patience must not be negative, got {self.patience}")
+        if self.patience and not self.validation_fraction:
+            raise ValueError(f"patience={self.patience} needs held-out tasks, got validation_fraction=0")
+        if self.train == "head" and self.lora is not None:
+            raise ValueError("lora trains the backbone, which train='head' leaves as it is: choose one")
+        if self.train == "head" and self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing saves nothing with train='head': nothing is kept")
+        if self.keep_adapter and self.lora is None:
+            raise ValueError("keep_adapter needs an adapter to keep: set lora")
+
+    @property
+    def backbone_is_frozen(self) -> bool:
+        """Whether the backbone's own weights stay as they are."""
+        return self.train == "head" or self.lora is not None
 
 
 def in_validation(task_id: str, *, fraction: float, seed: int) -> bool:

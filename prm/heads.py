@@ -9,7 +9,7 @@ T tokens.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -65,7 +65,9 @@ def until_first_error(labels: Tensor, mask: Tensor) -> Tensor:
     return mask & (errors_before == 0)
 
 
-def newline_mse(outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor) -> LineLoss:
+def newline_mse(
+    outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor, weights: Tensor | float = 1.0
+) -> LineLoss:
     """(R(x, y_<=m) - l_m)^2 over every line, neutral ones (label 0) included: the paper's loss.
 
     Args:
@@ -73,13 +75,16 @@ def newline_mse(outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor
         labels: In [-1, 1]; soft labels are regressed as they are. [B, L]
         present: False in padding. [B, L]
         scored: `present` without comment and blank lines; not used by this loss. [B, L]
+        weights: Of each line in the total. [B, L]
     """
     del scored
-    errors = (outputs - labels).square()
+    errors = weights * (outputs - labels).square()
     return LineLoss((errors * present).sum(), present.sum())
 
 
-def newline_bce(outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor) -> LineLoss:
+def newline_bce(
+    outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor, weights: Tensor | float = 1.0
+) -> LineLoss:
     """Cross-entropy of P(right up to the line) = sigmoid(output); neutral lines are skipped.
 
     Args:
@@ -87,12 +92,15 @@ def newline_bce(outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor
         labels: In [-1, 1]; a soft label is the probability (label + 1) / 2. [B, L]
         present: Not used by this loss. [B, L]
         scored: False in padding and on comment and blank lines. [B, L]
+        weights: Of each line in the total. [B, L]
     """
     del present
-    return _cross_entropy(outputs, labels, scored)
+    return _cross_entropy(outputs, labels, scored, weights)
 
 
-def first_error_hazard(outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor) -> LineLoss:
+def first_error_hazard(
+    outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor, weights: Tensor | float = 1.0
+) -> LineLoss:
     """Cross-entropy of P(line right | all before it right) = sigmoid(output), up to the first wrong line.
 
     Lines after the first error carry no information about that probability and are masked; neutral lines are
@@ -104,9 +112,10 @@ def first_error_hazard(outputs: Tensor, labels: Tensor, present: Tensor, scored:
         labels: In [-1, 1]. [B, L]
         present: Not used by this loss. [B, L]
         scored: False in padding and on comment and blank lines. [B, L]
+        weights: Of each line in the total. [B, L]
     """
     del present
-    return _cross_entropy(outputs, labels, until_first_error(labels, scored))
+    return _cross_entropy(outputs, labels, until_first_error(labels, scored), weights)
 
 
 def clipped_scores(outputs: Tensor, scored: Tensor) -> Tensor:
@@ -128,6 +137,16 @@ def survival_scores(outputs: Tensor, scored: Tensor) -> Tensor:
     return (2 * log_survival.exp() - 1) * scored
 
 
+class LossFunction(Protocol):
+    """What a head's outputs and the labels give; every tensor is [B, L]."""
+
+    def __call__(
+        self, outputs: Tensor, labels: Tensor, present: Tensor, scored: Tensor, weights: Tensor | float = 1.0
+    ) -> LineLoss:
+        """The weighted loss summed over lines, and how many lines it sums."""
+        ...
+
+
 @dataclass(frozen=True)
 class Head:
     """How to read, train and score lines.
@@ -140,7 +159,7 @@ class Head:
     """
 
     read: Callable[[Tensor, Tensor, Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], LineLoss]
+    loss: LossFunction
     score: Callable[[Tensor, Tensor], Tensor]
     per_line: bool
 
@@ -163,6 +182,6 @@ def make_head(name: str) -> Head:
     return HEADS[name]
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> LineLoss:
+def _cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor, weights: Tensor | float) -> LineLoss:
     losses = functional.binary_cross_entropy_with_logits(logits, (labels + 1) / 2, reduction="none")
-    return LineLoss((losses * mask).sum(), mask.sum())
+    return LineLoss((weights * losses * mask).sum(), mask.sum())

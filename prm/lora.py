@@ -104,6 +104,11 @@ def add_adapter(model: Any, config: LoRAConfig, *, name: str = ADAPTER, seed: in
     return model
 
 
+def active_name(model: Any) -> str | None:
+    """The adapter that `model` computes with; None if it carries none."""
+    return model.active_adapters()[0] if getattr(model, "peft_config", None) else None
+
+
 @contextmanager
 def active_adapter(model: Any, name: str | None) -> Iterator[Any]:
     """Compute with another adapter of `model` while the block runs, or with None: the frozen model itself.

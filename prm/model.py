@@ -1,9 +1,7 @@
 """The process reward model: a causal language model's backbone with one number per token."""
 
 import hashlib
-import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,21 +9,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from codegym.episode import Episode
-from codegym.storage import write_json
 from prm.alignment import newlines_per_token
 from prm.backbone import load_backbone, without_dropout
 from prm.batching import EncodedProgram, LineBatch, collate, encode, encode_sampled, plan_batches
 from prm.heads import make_head
+from prm.lora import active_name, merge_adapter
+from prm.model_folder import read_head, read_head_name, write_folder
 from prm.program import SampledProgram
-
-CONFIG_FILE = "prm.json"
-HEAD_FILE = "head.safetensors"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +39,7 @@ class ProcessRewardModel(nn.Module):
 
     A `codegym.rewards.LineScorer`. The backbone may be any Hugging Face causal language model; dropout is
     off, so that a score is a function of the program. The head computes in float32 whatever the backbone's
-    type.
+    type. A LoRA adapter (`prm.lora`) may sit in the backbone while it trains.
 
     Args:
         backbone: A causal transformer that returns `last_hidden_state`; taken over, not copied.
@@ -66,6 +59,7 @@ class ProcessRewardModel(nn.Module):
         self.backbone = without_dropout(backbone)
         self.tokenizer = tokenizer
         self.max_batch_tokens = max_batch_tokens
+        self.autocast_dtype: torch.dtype | None = None  # of the backbone's arithmetic, if not its weights'
         self.newlines = newlines_per_token(tokenizer)
         self.head = nn.Linear(backbone.config.hidden_size, 1, device=backbone.device, dtype=torch.float32)
         nn.init.zeros_(
@@ -118,9 +112,11 @@ class ProcessRewardModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The head's output at every token; padding on the right. [B, T] to [B, T], float32."""
-        hidden = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        lower = self.autocast_dtype
+        with torch.autocast(self.device.type, dtype=lower, enabled=lower is not None):
+            hidden = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            ).last_hidden_state
         outputs: Tensor = self.head(hidden.float())
         return outputs.squeeze(-1)
 
@@ -184,28 +180,41 @@ class ProcessRewardModel(nn.Module):
         encoded = [encode_sampled(program, self.newlines) for program in programs]
         return [reading.scores for reading in self.read(encoded)]
 
+    def check_same_tokenizer(self, tokenizer: Any) -> None:
+        """Check that token ids mean the same to another model, as a critic's start from this one needs.
+
+        Args:
+            tokenizer: The other model's.
+
+        Raises:
+            ValueError: If the two do not agree on every token; names the first difference.
+        """
+        mine, theirs = (
+            {number: token for token, number in vocabulary.get_vocab().items()}
+            for vocabulary in (self.tokenizer, tokenizer)
+        )
+        for number in sorted(mine.keys() | theirs.keys()):
+            if mine.get(number) != theirs.get(number):
+                raise ValueError(
+                    f"the reward model has another tokenizer ({len(mine)} and {len(theirs)} tokens): token "
+                    f"{number} is {mine.get(number)!r} to it and {theirs.get(number)!r} to the other model"
+                )
+
+    def merge_adapter(self) -> None:
+        """Fold an adapter, if the backbone carries one, into the backbone's weights, which become float32."""
+        self.backbone = self._plain_backbone()
+
+    def _plain_backbone(self) -> Any:
+        active = active_name(self.backbone)
+        return self.backbone if active is None else merge_adapter(self.backbone, name=active)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write backbone, head, tokenizer and configuration to `folder`, in the Hugging Face layout.
 
-        `AutoModel.from_pretrained(folder)` reads the backbone. `prm.json` is removed first and written last,
-        so a folder cut short by a kill does not look like a reward model.
+        `AutoModel.from_pretrained(folder)` reads the backbone; an adapter is merged into it. A folder cut
+        short by a kill does not look like a reward model.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        draft = folder / ".draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        self.backbone.save_pretrained(draft)
-        self.tokenizer.save_pretrained(draft)
-        save_file(
-            {name: value.contiguous() for name, value in self.head.state_dict().items()}, draft / HEAD_FILE
-        )
-        for file in _files_below(draft):
-            target = folder / file.relative_to(draft)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-        shutil.rmtree(draft)
-        write_json(folder / CONFIG_FILE, {"version": FORMAT_VERSION, "head": self.head_name})
+        write_folder(Path(folder), self._plain_backbone(), self.tokenizer, self.head, self.head_name)
 
     @classmethod
     def from_pretrained(
@@ -221,30 +230,6 @@ class ProcessRewardModel(nn.Module):
             ValueError: If the folder does not hold a reward model, or a damaged one; says what is missing.
         """
         folder = Path(folder)
-        model = cls.from_backbone(folder, head=_read_head_name(folder), dtype=dtype, device=device)
-        try:
-            model.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(device)))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{folder / HEAD_FILE} is not the head of this reward model: {error}") from error
+        model = cls.from_backbone(folder, head=read_head_name(folder), dtype=dtype, device=device)
+        read_head(folder, model.head, device)
         return model
-
-
-def _read_head_name(folder: Path) -> str:
-    """Head named by a reward model's folder."""
-    if not folder.is_dir():
-        raise ValueError(
-            f"{folder} is not a folder; expected one written by ProcessRewardModel.save_pretrained"
-        )
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} is not a process reward model: it has no {CONFIG_FILE}") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG_FILE} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("version") != FORMAT_VERSION:
-        raise ValueError(f"{folder / CONFIG_FILE}: expected version {FORMAT_VERSION}, got {config!r:.200}")
-    return str(config.get("head"))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import AdamW, Optimizer
 
+from prm.balance import UNBALANCED, Balance
 from prm.batching import EncodedProgram, encode_labeled, plan_batches
 from prm.model import ProcessRewardModel
 from prm.program import LabeledProgram
@@ -30,8 +31,9 @@ class RefreshReport:
 
 
 def make_optimizer(model: ProcessRewardModel, *, learning_rate: float, weight_decay: float = 0.01) -> AdamW:
-    """AdamW over all weights of the model."""
-    return AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    """AdamW over the weights of the model that train."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return AdamW(weights, lr=learning_rate, weight_decay=weight_decay)
 
 
 def training_programs(model: ProcessRewardModel, labeled: Sequence[LabeledProgram]) -> list[EncodedProgram]:
@@ -61,20 +63,34 @@ def gradient_step(
     *,
     micro_batch_tokens: int,
     max_grad_norm: float,
+    balance: Balance = UNBALANCED,
 ) -> float:
     """Take one step on the mean loss per line of `programs` and return that loss.
 
     Micro-batches add up the gradient of the summed loss, which is divided once by the lines of all of them:
     how the programs are split does not weigh some lines more than others.
+
+    Args:
+        model: Changed in place.
+        optimizer: Of the model's weights.
+        programs: The batch.
+        micro_batch_tokens: Padded tokens per forward pass.
+        max_grad_norm: Longer gradients are scaled down.
+        balance: What right and wrong lines weigh.
     """
     optimizer.zero_grad(set_to_none=True)
+    model.train()  # dropout is off in any case, but activations are only recomputed in this mode
     total, n_lines = 0.0, 0
     for plan in plan_batches([program.n_tokens for program in programs], micro_batch_tokens):
         batch = model.batch([programs[index] for index in plan])
-        loss = model.line_head.loss(model.line_outputs(batch), batch.labels, batch.present, batch.scored)
+        weights = balance.of_lines(batch.labels, batch.scored)
+        loss = model.line_head.loss(
+            model.line_outputs(batch), batch.labels, batch.present, batch.scored, weights
+        )
         loss.total.backward()  # type: ignore[no-untyped-call]
         total += loss.total.item()
         n_lines += int(loss.n_lines)
+    model.eval()
     if not n_lines:
         return 0.0
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

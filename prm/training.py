@@ -4,56 +4,32 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from codegym.storage import write_json
-from prm.batching import encode_labeled
+from prm.backbone import load_trained_weights, trained_weights
+from prm.balance import UNBALANCED, Balance
 from prm.checkpoint import TrainingState, read_checkpoint, write_checkpoint
-from prm.config import PRMConfig, in_validation, learning_rate_at
-from prm.metrics import line_metrics, score_lines
-from prm.model import CONFIG_FILE, ProcessRewardModel
+from prm.config import PRMConfig, learning_rate_at
+from prm.evaluation import evaluate_prm
+from prm.lora import save_adapter
+from prm.model import ProcessRewardModel
+from prm.model_card import write_model_card
 from prm.optimization import gradient_step, make_optimizer, program_order, training_programs
 from prm.program import LabeledProgram
+from prm.trainable import finish_training, trainable_model
+from prm.training_report import CHECKPOINT_FILE, PRMReport, read_report, write_report
+from prm.validation import METRICS, Validation, split
 
-CHECKPOINT_FILE = "training.safetensors"
-REPORT_FILE = "training.json"
+__all__ = ["PRMReport", "Progress", "train_prm"]
+
+ADAPTER_FOLDER = "adapter"
 Progress = Callable[[int, int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PRMReport:
-    """What a training run did.
-
-    Attributes:
-        identity: Of the model it kept.
-        n_train: Programs trained on.
-        n_validation: Programs held out, by task.
-        n_steps: Optimizer steps.
-        best_step: The step whose weights were kept.
-        local_auc: Of those weights on the held-out programs; None if it is not defined there.
-        first_error_accuracy: Likewise.
-        cpu_s: CPU seconds of the process that finished the run.
-        history: One row per validation.
-    """
-
-    identity: str
-    n_train: int
-    n_validation: int
-    n_steps: int
-    best_step: int
-    local_auc: float | None
-    first_error_accuracy: float | None
-    cpu_s: float
-    history: tuple[Mapping[str, float | None], ...]
-
-    def to_row(self) -> dict[str, Any]:
-        """A JSON-able row."""
-        return asdict(self)
 
 
 def train_prm(
@@ -69,7 +45,8 @@ def train_prm(
     """Train a reward model from a language model's weights and save the best one to `folder`.
 
     Killed at any moment, the same call goes on from its last checkpoint and ends with the same weights, bit
-    for bit; called again after it has finished, it returns its report.
+    for bit; called again after it has finished, it returns its report. What is saved is a plain backbone in
+    float32, an adapter merged into it, with a model card, the loss and AUC curves, and the report.
 
     Args:
         labeled: Programs with labels; the exact tokens that their policies wrote are used.
@@ -81,20 +58,24 @@ def train_prm(
         device: Where to train.
 
     Raises:
+        MissingExtraError: If an adapter is asked for and peft is not installed.
         ValueError: If no program is left to train on, or `folder` holds something else.
     """
     config, folder = config or PRMConfig(), Path(folder)
-    model = ProcessRewardModel.from_backbone(backbone, tokenizer, head=config.head, device=device)
+    model = trainable_model(backbone, tokenizer, config, device)
     fingerprint = _fingerprint(model, labeled, config)
-    finished = _finished_report(folder, fingerprint)
+    finished = read_report(folder, fingerprint)
     if finished is not None:
         return finished
-    run = _Run(model, labeled, config, folder, fingerprint)
+    run = _Run(model, labeled, config, folder / CHECKPOINT_FILE, fingerprint)
     run.train(progress)
+    if config.keep_adapter:
+        save_adapter(model.backbone, folder / ADAPTER_FOLDER)
+    finish_training(model)
     report = run.report()
     model.save_pretrained(folder)
-    write_json(folder / REPORT_FILE, {"fingerprint": fingerprint, "report": report.to_row()})
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    write_model_card(folder, model, report, config, labeled)
+    write_report(folder, report, fingerprint)
     return report
 
 
@@ -106,31 +87,26 @@ class _Run:
         model: ProcessRewardModel,
         labeled: Sequence[LabeledProgram],
         config: PRMConfig,
-        folder: Path,
+        checkpoint: Path,
         fingerprint: str,
     ) -> None:
-        self.model, self.config, self.fingerprint = model, config, fingerprint
-        self.checkpoint = folder / CHECKPOINT_FILE
-        held_out = [
-            in_validation(item.program.task_id, fraction=config.validation_fraction, seed=config.seed)
-            for item in labeled
-        ]
-        self.programs = training_programs(model, _where(labeled, held_out, False))
-        # what follows the first error plays no part in the metrics that choose the weights
-        self.validation = [
-            encode_labeled(item, model.newlines).until_first_error()
-            for item in _where(labeled, held_out, True)
-        ]
+        self.model, self.config, self.checkpoint, self.fingerprint = model, config, checkpoint, fingerprint
+        self.labeled = labeled
+        chosen, self.held_out = split(labeled, config)
+        self.programs = training_programs(model, chosen)
         if not any(program.scored.any() for program in self.programs):
             raise ValueError(
-                f"nothing to train on: {len(labeled)} labelled programs, {sum(held_out)} of them held out, "
-                f"leave no line of code"
+                f"nothing to train on: {len(labeled)} labelled programs, {len(self.held_out)} of them held "
+                "out, leave no line of code"
             )
+        self.balance = Balance.of_programs(self.programs) if config.balance else UNBALANCED
+        self.validation = Validation(model, self.held_out, self.balance)
         self.order = program_order(len(self.programs), config.epochs, config.seed)
         self.n_steps = math.ceil(len(self.order) / config.batch_size)
         self.optimizer = make_optimizer(
             model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
+        self.n_weights = sum(weight.numel() for weight in trained_weights(model).values())
         self.state = TrainingState()
         self.started = time.process_time()
 
@@ -140,19 +116,18 @@ class _Run:
             self.state = read_checkpoint(self.checkpoint, self.model, self.optimizer, self.fingerprint)
         else:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        validate_at = {
-            round(self.n_steps * (k + 1) / self.config.n_validations)
-            for k in range(self.config.n_validations)
-        }
-        while self.state.step < self.n_steps:
-            metrics = {"loss": self._step()}
-            if self.state.step in validate_at:
+        n_validations, state = self.config.n_validations, self.state
+        validate_at = {round(self.n_steps * (k + 1) / n_validations) for k in range(n_validations)}
+        while not self._is_over():
+            self._step()
+            metrics = {"loss": state.losses[-1]}
+            if state.step in validate_at:
                 metrics |= {name: value for name, value in self._validate().items() if value is not None}
             if progress is not None:
-                progress(self.state.step, self.n_steps, metrics)
-            if self.state.step % self.config.checkpoint_every == 0 or self.state.step == self.n_steps:
-                write_checkpoint(self.checkpoint, self.state, self.model, self.optimizer, self.fingerprint)
-        self.model.load_state_dict(self.state.best)
+                progress(state.step, self.n_steps, metrics)
+            if state.step % self.config.checkpoint_every == 0 or self._is_over():
+                write_checkpoint(self.checkpoint, state, self.model, self.optimizer, self.fingerprint)
+        load_trained_weights(self.model, state.best)
 
     def report(self) -> PRMReport:
         """Summary of the finished run."""
@@ -160,47 +135,71 @@ class _Run:
         return PRMReport(
             identity=self.model.identity,
             n_train=len(self.programs),
-            n_validation=len(self.validation),
-            n_steps=self.n_steps,
+            n_validation=len(self.held_out),
+            n_weights=self.n_weights,
+            n_steps=self.state.step,
+            n_planned=self.n_steps,
             best_step=self.state.best_step,
             local_auc=best["local_auc"],
             first_error_accuracy=best["first_error_accuracy"],
             cpu_s=time.process_time() - self.started,
+            sources=_sources(self.labeled),
+            losses=tuple(self.state.losses),
             history=tuple(self.state.history),
+            held_out=_held_out_metrics(self.model, self.held_out),
         )
 
-    def _step(self) -> float:
+    def _is_over(self) -> bool:
+        """Whether all steps are done, or the last `patience` validations brought nothing better."""
+        since_best = sum(row["step"] > self.state.best_step for row in self.state.history)
+        impatient = 0 < self.config.patience <= since_best
+        return impatient or self.state.step == self.n_steps
+
+    def _step(self) -> None:
         step, size = self.state.step, self.config.batch_size
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.n_steps, self.config)
-        loss = gradient_step(
-            self.model,
-            self.optimizer,
-            [self.programs[index] for index in self.order[step * size : (step + 1) * size]],
-            micro_batch_tokens=self.config.micro_batch_tokens,
-            max_grad_norm=self.config.max_grad_norm,
-        )
+        with torch.random.fork_rng():
+            # an adapter's dropout depends on nothing that a checkpoint would have to carry
+            torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0]))
+            loss = gradient_step(
+                self.model,
+                self.optimizer,
+                [self.programs[index] for index in self.order[step * size : (step + 1) * size]],
+                micro_batch_tokens=self.config.micro_batch_tokens,
+                max_grad_norm=self.config.max_grad_norm,
+                balance=self.balance,
+            )
+        self.state.losses.append(loss)
         self.state.step += 1
-        return loss
 
     def _validate(self) -> dict[str, float | None]:
         """Measure the weights and keep them unless earlier ones were better; the newest win a draw."""
-        measured: dict[str, float | None] = {}
-        if self.validation:
-            readings = self.model.read(self.validation)
-            lines = score_lines(self.validation, readings, per_line=self.model.line_head.per_line)
-            measured = line_metrics(lines)
-        metrics = {name: measured.get(name) for name in ("local_auc", "first_error_accuracy")}
-        earlier = max((row["local_auc"] or 0.0 for row in self.state.history), default=0.0)
-        if (metrics["local_auc"] or 0.0) >= earlier:
+        metrics = self.validation.measure()
+        history = self.state.history
+        if (metrics["local_auc"] or 0.0) >= max((row["local_auc"] or 0.0 for row in history), default=0.0):
             self.state.best_step = self.state.step
-            self.state.best = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.state.history.append({"step": self.state.step, **metrics})
-        return metrics
+            self.state.best = {name: value.clone() for name, value in trained_weights(self.model).items()}
+        newest = self.state.losses[history[-1]["step"] if history else 0 :]
+        history.append({"step": self.state.step, "training_loss": float(np.mean(newest)), **metrics})
+        return {name: metrics[name] for name in ("local_auc", "first_error_accuracy")}
 
 
-def _where(labeled: Iterable[LabeledProgram], held_out: Iterable[bool], wanted: bool) -> list[LabeledProgram]:
-    return [item for item, held in zip(labeled, held_out, strict=True) if held is wanted]
+def _held_out_metrics(
+    model: ProcessRewardModel, held_out: Sequence[LabeledProgram]
+) -> dict[str, dict[str, float | None]]:
+    if not held_out:
+        return {}
+    metrics = evaluate_prm(model, held_out, groupings={})
+    return {name: asdict(getattr(metrics, name)) for name in METRICS}
+
+
+def _sources(labeled: Sequence[LabeledProgram]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for item in labeled:
+        policies = counts.setdefault(item.source, {})
+        policies[item.program.policy] = policies.get(item.program.policy, 0) + 1
+    return counts
 
 
 def _fingerprint(model: ProcessRewardModel, labeled: Sequence[LabeledProgram], config: PRMConfig) -> str:
@@ -212,23 +211,3 @@ def _fingerprint(model: ProcessRewardModel, labeled: Sequence[LabeledProgram], c
         row = [program.task_id, program.prompt_ids, program.token_ids, program.finished, item.labels]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
-
-
-def _finished_report(folder: Path, fingerprint: str) -> PRMReport | None:
-    """The report of this very run, if it has finished.
-
-    Raises:
-        ValueError: If the folder holds another reward model.
-    """
-    if not (folder / CONFIG_FILE).exists() or (folder / CHECKPOINT_FILE).exists():
-        return None
-    try:
-        written = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        if written["fingerprint"] == fingerprint:
-            return PRMReport(**{**written["report"], "history": tuple(written["report"]["history"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds a reward model but no readable {REPORT_FILE}: {error}") from error
-    raise ValueError(
-        f"{folder} holds a reward model trained on other labels, configuration or backbone; "
-        "choose another folder"
-    )

@@ -20,14 +20,8 @@ def train_reward_model(context: Context, report: Report) -> Metrics:
     """Train the reward model on the labels and measure it on the tasks it has not seen."""
     config, folder = context.config, context.path / "prm"
     labels = read_labels(context.path / LABELS)
-    losses: list[dict[str, float]] = []
-
-    def progress(step: int, total: int, metrics: Any) -> None:
-        losses.append({"step": step, "loss": metrics["loss"]})
-        report(step, total, metrics)
-
     chosen = select(labels, config.selection)
-    result = train_prm(chosen, config.prm, backbone=context.path / "sft", folder=folder, progress=progress)
+    result = train_prm(chosen, config.prm, backbone=context.path / "sft", folder=folder, progress=report)
     model = ProcessRewardModel.from_pretrained(folder)
     held_out = [
         item
@@ -39,7 +33,7 @@ def train_reward_model(context: Context, report: Report) -> Metrics:
         "train_programs": result.n_train,
         "steps": result.n_steps,
         "best_step": result.best_step,
-        "history": [*losses, *result.history],
+        "history": result.curve,
         "validation": quality(model, held_out, {"all": lambda _: True, **_by_policy(held_out)}),
         "peak_memory_mb": peak_memory_mb(),
     }

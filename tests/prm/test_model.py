@@ -172,7 +172,7 @@ def test_a_save_cut_short_is_not_a_model(
     def fail(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("prm.model.save_file", fail)
+    monkeypatch.setattr("prm.model_folder.save_file", fail)
     with pytest.raises(KeyboardInterrupt):
         model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"not a process reward model: it has no prm\.json"):
