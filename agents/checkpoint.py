@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
+from agents.shared_weights import frozen_digest
 from codegym.storage import write_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 STATE = "state.json"
-COUNTERS = ("seed", "iteration", "num_timesteps", "n_updates")
+COUNTERS = ("seed", "iteration", "num_timesteps", "n_updates", "kl_coef")
 Agent = TypeVar("Agent", bound="PolicyAgent")
 
 
@@ -40,14 +41,14 @@ def save_agent(agent: "PolicyAgent", folder: Path) -> None:
         for name, learner in agent.learners.items():
             save_optimizer(learner.optimizer, draft / f"{name}_optimizer.safetensors")
         agent.refresh.save(draft / "refresh")
-        state = {
-            "version": FORMAT_VERSION,
-            "agent": type(agent).__name__,
-            "config": asdict(agent.config),
-            "kl_coef": agent.kl_coef,
-            **{name: getattr(agent, name) for name in COUNTERS},
-        }
-        write_json(draft / STATE, state)
+        counters = {name: getattr(agent, name) for name in COUNTERS}
+        write_state(
+            draft,
+            type(agent).__name__,
+            config=asdict(agent.config),
+            frozen=frozen_digest(agent.policy),
+            **counters,
+        )
 
 
 def load_agent(
@@ -61,16 +62,16 @@ def load_agent(
     """Read what `save_agent` wrote.
 
     Raises:
-        ValueError: If the folder does not hold a checkpoint of this version and this kind of agent.
+        ValueError: If the folder does not hold a checkpoint of this version and this kind of agent, or the
+            model under its adapter is another one now.
     """
     settle(folder)
-    state = read_state(folder)
-    if state["agent"] != kind.__name__:
-        raise ValueError(f"{folder} holds an agent of kind {state['agent']}, not {kind.__name__}")
-    config = kind.config_type(**state["config"])
+    state = read_state(folder, kind)
+    config = kind.config_type.from_row(state["config"])
     options |= kind.load_networks(folder, get_device(device))
     agent = kind(folder / "policy", env, config, seed=state["seed"], device=device, **options)
-    agent.kl_coef = state["kl_coef"]
+    if state.get("frozen", found := frozen_digest(agent.policy)) != found:
+        raise ValueError(f"{folder}: the model under its adapter is not the one that it was trained on")
     for name in COUNTERS:
         setattr(agent, name, state[name])
     for name, learner in agent.learners.items():
@@ -79,11 +80,16 @@ def load_agent(
     return agent
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The counters and settings of a checkpoint; `agent` names its class.
+def write_state(folder: Path, agent: str, *, config: Mapping[str, Any], **rest: float | str) -> None:
+    """Write what `read_state` reads: the agent's class, its settings and its counters."""
+    write_json(folder / STATE, {"version": FORMAT_VERSION, "agent": agent, "config": config, **rest})
+
+
+def read_state(folder: Path, kind: type | None = None) -> dict[str, Any]:
+    """The settings and counters of a checkpoint; `agent` names its class.
 
     Raises:
-        ValueError: If the folder does not hold a checkpoint of this version.
+        ValueError: If the folder does not hold a checkpoint of this version, and of `kind` if one is given.
     """
     if not (folder / STATE).is_file():
         raise ValueError(f"{folder} is not an agent's checkpoint: it has no {STATE}")
@@ -91,7 +97,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     if state.get("version") != FORMAT_VERSION:
         raise ValueError(f"{folder / STATE}: expected version {FORMAT_VERSION}, got {state.get('version')!r}")
     # The first agents were all PSGPO, and their KL coefficient did not move.
-    return {"agent": "PSGPO", "kl_coef": state["config"]["kl_coef"], **state}
+    state = {"agent": "PSGPO", "kl_coef": state["config"].get("kl_coef"), **state}
+    if kind is not None and state["agent"] != kind.__name__:
+        raise ValueError(f"{folder} holds an agent of kind {state['agent']}, not {kind.__name__}")
+    return state
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from agents.shared_weights import ADAPTER_CONFIG, copy_backbone, copy_trained, with_adapter
+from agents.shared_weights import (
+    ADAPTER_CONFIG,
+    copy_backbone,
+    copy_trained,
+    copy_whole,
+    rests_on,
+    with_adapter,
+)
 from codegym.table import check_name
 from prm.backbone import without_dropout
 from prm.model import ProcessRewardModel
@@ -43,7 +50,8 @@ class Critic(nn.Module):
     ) -> "Critic":
         """Start a critic.
 
-        What is frozen under an adapter of policy or reward model is not copied: the critic shares it.
+        Where an adapter trains on the policy's own frozen weights, the critic gets a copy of the adapter and
+        shares the weights. A reward model's adapter on other weights is merged into a copy of those.
 
         Args:
             init: "scratch": random weights in the policy's shape; "policy": the policy's backbone; "prm": the
@@ -67,7 +75,9 @@ class Critic(nn.Module):
             return cls(copy_backbone(policy))
         if prm is None:
             raise ValueError('critic_init="prm" needs the process reward model: pass prm=')
-        critic = cls(copy_trained(prm.backbone).to(policy.device))
+        shared = rests_on(prm.backbone, policy)
+        backbone = copy_trained(prm.backbone) if shared else copy_whole(prm.backbone)
+        critic = cls(backbone.to(policy.device))
         critic.head.load_state_dict(prm.head.state_dict())
         return critic
 
@@ -111,22 +121,17 @@ class Critic(nn.Module):
         save_file(self.head.state_dict(), folder / HEAD_FILE)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: Path, *, dtype: torch.dtype, device: torch.device | str, base: Any = None
-    ) -> "Critic":
+    def from_pretrained(cls, folder: Path, *, policy: Any) -> "Critic":
         """Read what `save_pretrained` wrote.
 
         Args:
             folder: Where.
-            dtype: Of a whole backbone's weights.
-            device: Where the critic goes.
-            base: The backbone whose frozen weights an adapter was trained on, and which the critic shares;
-                read from where the adapter says if None.
+            policy: Whose critic it is. An adapter on the same model shares the model's weights with it.
         """
-        if base is not None and (folder / ADAPTER_CONFIG).is_file():
-            backbone = with_adapter(base, folder)
+        if (folder / ADAPTER_CONFIG).is_file():
+            backbone = with_adapter(copy_backbone(policy), folder)
         else:
-            backbone = AutoModel.from_pretrained(folder, dtype=dtype).to(device)
+            backbone = AutoModel.from_pretrained(folder, dtype=torch.float32).to(policy.device)
         critic = cls(backbone)
-        critic.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(device)))
+        critic.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(policy.device)))
         return critic

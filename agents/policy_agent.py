@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,23 +14,24 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import configure_logger, get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from agents import checkpoint
 from agents.agent import Agent
 from agents.callbacks import MaybeCallback, as_callback, replay_steps
 from agents.losses import adapted_kl_coef, kl_k1, kl_k3, masked_mean
+from agents.models import checkpoint_gradients, load_policy, save_policy
 from agents.monitor import PhaseTimer, rollout_metrics, speed_metrics
 from agents.policy_config import PolicyConfig
 from agents.progress import progress
 from agents.refresh import Refresh, RefreshQueue
 from agents.rollout import Rollout, RolloutBatch, draw_tasks, make_batch, make_episode
 from agents.samplers import make_sampler
+from agents.shared_weights import adapter_names, make_reference
 from agents.update import Experience, Learner, token_logprobs, update
 from agents.writer import LineWriter
 from codegym.rewards import LineScorer, scheme_after
 from prm.alignment import newlines_per_token
-from prm.backbone import without_dropout
 
 
 class PolicyAgent(Agent):
@@ -41,12 +41,15 @@ class PolicyAgent(Agent):
     a run that is killed, loaded and continued ends with the same bits on a CPU as one that never stopped.
 
     Args:
-        policy: A folder of a causal LM, or such a model, which is then trained in place.
+        policy: A folder or hub name of a causal LM, or such a model, which is then trained in place. The
+            folder of an adapter, or a model that has one, goes on with it.
         env: `CodeGen-v0`; its tasks, its judge, and the scheme of its `RewardWrapper` if it has one. A
             scheme with a schedule moves on with every iteration.
         config: How to train.
         tokenizer: The policy's; read from the folder if None.
-        reference: What the KL term pulls towards: a model, which is frozen; a copy of the policy if None.
+        base: The model under the adapter of a folder, if it is not where the adapter says.
+        reference: What the KL term pulls towards: a model, which is frozen. If None, a copy of the policy;
+            under an adapter, the model without it.
         scorer: Reward model to watch; the reward scheme's own if None.
         oracle: Exact line labels to watch the policy and the scorer with, if there are any.
         refresh: Called every `config.refresh_every` iterations.
@@ -72,6 +75,7 @@ class PolicyAgent(Agent):
         config: PolicyConfig | None = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        base: str | Path | PreTrainedModel | None = None,
         reference: PreTrainedModel | None = None,
         scorer: LineScorer | None = None,
         oracle: LineScorer | None = None,
@@ -85,8 +89,22 @@ class PolicyAgent(Agent):
         super().__init__(env)
         self.config = replace(config or self.config_type(), **settings)
         self.device = get_device(device)
-        self.policy, self.tokenizer = _load_policy(policy, tokenizer, self.device)
-        self.reference = _frozen(reference or deepcopy(self.policy)).to(self.device)
+        self.policy, self.tokenizer = load_policy(
+            policy,
+            tokenizer,
+            base=base,
+            lora=self.config.lora,
+            dtype=getattr(torch, self.config.dtype),
+            attention=self.config.attention,
+            device=self.device,
+            seed=seed,
+        )
+        # the model under an adapter needs no storing: the adapter says where it is
+        self._stores_reference = reference is not None or not adapter_names(self.policy)
+        self.reference = make_reference(self.policy) if reference is None else _frozen(reference)
+        self.reference.to(self.device)
+        if self.config.gradient_checkpointing:
+            checkpoint_gradients(self.policy)
         self.scorer, self.oracle = scorer, oracle
         self.refresh = RefreshQueue(refresh, self.config.refresh_every, name=type(self).__name__.lower())
         self.seed, self.verbose, self.tensorboard_log = seed, verbose, tensorboard_log
@@ -271,11 +289,12 @@ class PolicyAgent(Agent):
             path: The folder.
             env: As in the constructor.
             device: As in the constructor.
-            options: The constructor's `scorer`, `oracle`, `refresh`, `tensorboard_log` and `verbose`; a
-                refresh hook is told to load its state.
+            options: The constructor's `base`, `scorer`, `oracle`, `refresh`, `tensorboard_log` and `verbose`;
+                a refresh hook is told to load its state.
 
         Raises:
-            ValueError: If the folder does not hold a checkpoint of this version and this agent.
+            ValueError: If the folder does not hold a checkpoint of this version and this agent, or the model
+                under its adapter is another one now.
         """
         return checkpoint.load_agent(cls, checkpoint.folder_of(path), env, device=device, **options)
 
@@ -283,16 +302,17 @@ class PolicyAgent(Agent):
 
     def save_networks(self, folder: Path) -> None:
         """Write what is trained or compared with, as Hugging Face folders."""
-        self.policy.save_pretrained(folder / "policy")
-        self.tokenizer.save_pretrained(folder / "policy")
-        self.reference.save_pretrained(folder / "reference")
+        save_policy(self.policy, self.tokenizer, folder / "policy")
+        if self._stores_reference:
+            self.reference.save_pretrained(folder / "reference")
 
     @classmethod
     def load_networks(cls, folder: Path, device: torch.device) -> dict[str, Any]:
         """Read what `save_networks` wrote, but for the policy, as arguments of the constructor."""
         del device  # the constructor moves the reference itself
-        reference = AutoModelForCausalLM.from_pretrained(folder / "reference", dtype=torch.float32)
-        return {"reference": reference}
+        if not (folder / "reference").exists():
+            return {}
+        return {"reference": AutoModelForCausalLM.from_pretrained(folder / "reference", dtype="auto")}
 
     def _update(
         self,
@@ -338,19 +358,6 @@ class PolicyAgent(Agent):
     def _derived_seed(self, purpose: str) -> int:
         sequence = np.random.SeedSequence([self.seed, self.iteration, *purpose.encode()])
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _load_policy(
-    policy: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, device: torch.device
-) -> tuple[Any, Any]:
-    """The model in `eval` mode without dropout, and its tokenizer."""
-    if isinstance(policy, str | Path):
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(policy)
-        policy = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    if tokenizer is None:
-        raise ValueError("a policy given as a model needs its tokenizer: pass tokenizer=")
-    # With dropout the log-probabilities of the update would not be those of the sampler.
-    return without_dropout(policy).to(device).eval(), tokenizer
 
 
 def _frozen(model: Any) -> Any:

@@ -1,14 +1,17 @@
 """Settings that every agent with a policy to train has."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from codegym.table import check_name
+from prm.lora import LoRAConfig, LoRAOption
 
 KLEstimator: TypeAlias = Literal["k1", "k3"]
 LossMean: TypeAlias = Literal["token", "program", "limit"]
 Truncated: TypeAlias = Literal["judge", "mask"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,10 @@ class PolicyConfig:
         None  # the policy skips the rest of an update once its KL exceeds 1.5 times this
     )
     refresh_every: int = 5  # iterations between calls of the refresh hook, if there is one
+    lora: LoRAOption = None  # an adapter that trains while policy, reference and critic share the rest
+    dtype: Precision = "float32"  # of weights that are read; bfloat16 for frozen ones alone: it needs lora
+    attention: str | None = None  # one of transformers' implementations; None: its own choice
+    gradient_checkpointing: bool = False  # less memory for updates, which then take a third longer
 
     def __post_init__(self) -> None:
         counts = ("n_iterations", "rollouts_per_iteration", "samples_per_task", "max_new_tokens", "n_epochs")
@@ -51,6 +58,7 @@ class PolicyConfig:
             ("truncated_programs", Truncated),
             ("loss_mean", LossMean),
             ("kl_estimator", KLEstimator),
+            ("dtype", Precision),
         ):
             check_name(getattr(self, name), get_args(kind), name)
         if not 0 < self.clip_range < 1:
@@ -64,6 +72,23 @@ class PolicyConfig:
             self._check_positive("adaptive_kl_target")
             if self.kl_coef == 0:
                 raise ValueError("adaptive_kl_target needs a kl_coef to start from, got kl_coef 0")
+        if self.lora is None and self.dtype != "float32":
+            raise ValueError(f"small steps of {self.dtype} weights are rounded away: train an adapter (lora)")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError(
+                f"a policy must not have dropout, which its sampler is without: got lora.dropout "
+                f"{self.lora.dropout}"
+            )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read back what `dataclasses.asdict` and JSON made of the settings."""
+        lora = row.get("lora")
+        if lora is None:
+            return cls(**row)
+        names = lora["target_modules"]
+        targets: Any = names if isinstance(names, str) else tuple(names)
+        return cls(**{**row, "lora": LoRAConfig(**{**lora, "target_modules": targets})})
 
     def learning_rates(self, iteration: int, progress: float) -> tuple[float, ...]:
         """Learning rate of each network that is trained, the policy's first; all decay linearly.

@@ -20,10 +20,12 @@ from transformers import PreTrainedModel
 
 from agents.critic import Critic
 from agents.losses import explained_variance, gae, whiten
+from agents.models import checkpoint_gradients
 from agents.policy_agent import PolicyAgent
 from agents.psgpo_config import PSGPOConfig
 from agents.refresh import Refresh
 from agents.rollout import Rollout, RolloutBatch
+from agents.shared_weights import share_frozen
 from agents.update import Experience, Learner, token_values
 from prm.model import ProcessRewardModel
 
@@ -37,8 +39,9 @@ class PSGPO(PolicyAgent):
         policy: As in `PolicyAgent`, like all arguments that are not named here.
         env: As in `PolicyAgent`.
         config: How to train.
-        prm: The reward model, or its folder, for `critic_init="prm"`.
-        critic: The critic itself; made as `config.critic_init` says if None.
+        prm: The reward model, or its folder, for `critic_init="prm"`. If it is an adapter on the policy's
+            model, it gives back its copy of that.
+        critic: The critic itself, or its folder; made as `config.critic_init` says if None.
         options: The other arguments of `PolicyAgent`, and fields of `config` to replace.
     """
 
@@ -52,13 +55,20 @@ class PSGPO(PolicyAgent):
         config: PSGPOConfig | None = None,
         *,
         prm: str | Path | ProcessRewardModel | None = None,
-        critic: Critic | None = None,
+        critic: Critic | str | Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(policy, env, config, **options)
         if isinstance(prm, str | Path):
-            prm = ProcessRewardModel.from_pretrained(prm, device=self.device)
+            dtype = getattr(torch, self.config.dtype)
+            prm = ProcessRewardModel.from_pretrained(prm, dtype=dtype, device=self.device)
+        if prm is not None:
+            share_frozen(prm.backbone, self.policy.base_model)
+        if isinstance(critic, str | Path):
+            critic = Critic.from_pretrained(Path(critic), policy=self.policy)
         self.critic = critic or Critic.create(self.config.critic_init, self.policy, prm, seed=self.seed)
+        if self.config.gradient_checkpointing:
+            checkpoint_gradients(self.critic.backbone)
         self.learners["critic"] = Learner.of(self.critic)
 
     def estimate(self, rollout: Rollout) -> tuple[Experience, dict[str, float]]:
@@ -113,6 +123,5 @@ class PSGPO(PolicyAgent):
 
     @classmethod
     def load_networks(cls, folder: Path, device: torch.device) -> dict[str, Any]:
-        """Read reference and critic."""
-        critic = Critic.from_pretrained(folder / "critic", dtype=torch.float32, device=device)
-        return {**super().load_networks(folder, device), "critic": critic}
+        """Read the reference, and say where the critic is."""
+        return {**super().load_networks(folder, device), "critic": folder / "critic"}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prm.lora import load_adapter
+from prm.lora import load_adapter, merge_adapter
 
 ADAPTER_CONFIG = "adapter_config.json"  # peft's name
 BASE_LAYER = ".base_layer"  # what peft puts between the name of an adapted layer and its weight
@@ -22,6 +22,13 @@ BASE_LAYER = ".base_layer"  # what peft puts between the name of an adapted laye
 def copy_trained(model: Any) -> Any:
     """A copy of `model`: of the weights that train, not of those that are frozen, which both then share."""
     return deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
+
+
+def copy_whole(model: Any) -> Any:
+    """A copy that shares nothing, in float32, that trains as a whole; an adapter is merged into it."""
+    names = adapter_names(model)
+    copied = merge_adapter(model, name=names[0]) if names else deepcopy(model).float()
+    return copied.requires_grad_(True)
 
 
 def copy_backbone(model: Any) -> Any:
@@ -88,6 +95,13 @@ def share_frozen(network: Any, source: Any) -> int:
         setattr(network.get_submodule(path), leaf, other)
         n_shared += other.numel()
     return n_shared
+
+
+def rests_on(network: Any, source: Any) -> bool:
+    """Whether a network is an adapter on weights that `source` has too."""
+    theirs = {id(weight) for weight in source.parameters()}
+    frozen = [weight for weight in network.parameters() if not weight.requires_grad]
+    return bool(adapter_names(network)) and all(id(weight) in theirs for weight in frozen)
 
 
 def frozen_digest(model: Any, *, n_values: int = 64) -> str:

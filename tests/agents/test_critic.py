@@ -123,7 +123,7 @@ def test_calibration_to_constant_returns_moves_the_mean_and_keeps_the_features(p
 def test_save_and_load(policy, prm, tmp_path):
     critic = Critic.create("prm", policy, prm)
     critic.save_pretrained(tmp_path)
-    loaded = Critic.from_pretrained(tmp_path, dtype=torch.float32, device="cpu")
+    loaded = Critic.from_pretrained(tmp_path, policy=policy)
     with torch.no_grad():
         assert torch.equal(loaded(IDS), critic(IDS))
 

@@ -260,8 +260,7 @@ def test_a_critics_checkpoint_holds_adapter_and_head_alone(make_policy, tmp_path
     critic.save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "head.safetensors"}
-    base = copy_backbone(policy)
-    read = Critic.from_pretrained(tmp_path, dtype=torch.float32, device="cpu", base=base)
+    read = Critic.from_pretrained(tmp_path, policy=policy)
     with torch.no_grad():
         assert torch.equal(read(IDS), critic(IDS))
     assert len(trained_weights(read)) == len(trained_weights(critic))
