@@ -143,6 +143,21 @@ def place_credit(
     return rewards
 
 
+def place_tokens(
+    completions: Sequence[Completion],
+    credits: Sequence[NDArray[np.float64]],
+    newlines: NDArray[np.int64],
+    batch: RolloutBatch,
+) -> Tensor:
+    """Other numbers per action than those that were paid, placed as `make_batch` places these. [B, T]."""
+    placed = np.zeros(batch.rewards.shape, dtype=np.float32)
+    starts = batch.prompt_lengths.tolist()
+    for row, (completion, credit) in enumerate(zip(completions, credits, strict=True)):
+        written = slice(starts[row], starts[row] + len(completion.token_ids))
+        placed[row, written] = place_credit(completion, credit, newlines)
+    return torch.from_numpy(placed).to(batch.rewards.device)
+
+
 def make_batch(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Completion],

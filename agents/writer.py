@@ -5,7 +5,7 @@ from typing import Any
 
 from codegym.episode import END_OF_PROGRAM
 from prm.alignment import split_lines
-from prm.completion import Completer
+from prm.completion import Completer, Completion
 
 
 class LineWriter:
@@ -18,12 +18,15 @@ class LineWriter:
         sampler: The policy.
         tokenizer: Its tokenizer.
         max_new_tokens: Limit per program.
+
+    Attributes:
+        n_drawn: Batches drawn so far: the seed of the next.
     """
 
     def __init__(self, sampler: Completer, tokenizer: Any, max_new_tokens: int) -> None:
         self.sampler, self.tokenizer, self.max_new_tokens = sampler, tokenizer, max_new_tokens
         self._foreseen: dict[tuple[str, bool], list[str]] = {}
-        self._n_drawn = 0
+        self.n_drawn = 0
 
     def forget(self) -> None:
         """Drop what was foreseen: the policy has changed."""
@@ -44,15 +47,19 @@ class LineWriter:
             lines.append(line)
         return lines
 
-    def _write(self, texts: Sequence[str], deterministic: bool) -> list[list[str]]:
-        self._n_drawn += 1
+    def complete(self, texts: Sequence[str], deterministic: bool) -> list[Completion]:
+        """The rest of the program after each text."""
         drawn = self.sampler.sample(
             self.tokenizer(list(texts))["input_ids"],
             max_new_tokens=self.max_new_tokens,
             temperature=0.0 if deterministic else 1.0,
-            seed=self._n_drawn,
+            seed=self.n_drawn,
         )
+        return [group[0] for group in drawn]
+
+    def _write(self, texts: Sequence[str], deterministic: bool) -> list[list[str]]:
+        self.n_drawn += 1
         return [
-            [*split_lines(group[0].text), *([END_OF_PROGRAM] if group[0].finished else [])] or [""]
-            for group in drawn
+            [*split_lines(rest.text), *([END_OF_PROGRAM] if rest.finished else [])] or [""]
+            for rest in self.complete(texts, deterministic)
         ]
