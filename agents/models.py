@@ -1,4 +1,4 @@
-"""Loading and saving a policy: precision, device, attention, adapter, gradient checkpointing."""
+"""Loading and saving a policy, and the reward model beside it: precision, adapters, activations."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from agents.shared_weights import ADAPTER_CONFIG, adapter_names
+from agents.shared_weights import ADAPTER_CONFIG, adapter_names, copy_backbone, with_adapter
 from prm.backbone import without_dropout
 from prm.lora import LoRAConfig, add_adapter, load_adapter, merge_adapter, save_adapter
+from prm.model import ProcessRewardModel
+from prm.model_folder import read_head, read_head_name
+from prm.trainable import recompute_activations
+from prm.training import ADAPTER_FOLDER
 
 
 def load_policy(
@@ -78,23 +82,54 @@ def checkpoint_gradients(model: Any) -> None:
 
     The model is left in `train` mode, without which transformers stores everything all the same; it must
     have no dropout.
+
+    Raises:
+        ValueError: If the model cannot.
     """
-    # the old name warns where there is a new one
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    recompute_activations(model)
     model.train()
+
+
+def load_prm(folder: str | Path, policy: Any) -> ProcessRewardModel:
+    """A reward model on the policy's device; on the policy's own frozen weights where it was trained on them.
+
+    Args:
+        folder: What `prm.train_prm` wrote. With `keep_adapter=True`, and a backbone that is the model under
+            the policy's adapter, there is an adapter of the reward model to put on these weights; else it is
+            read as a whole, in float32.
+        policy: From `load_policy`.
+
+    Raises:
+        ValueError: If the folder does not hold a reward model.
+    """
+    folder = Path(folder)
+    adapter = folder / ADAPTER_FOLDER
+    names = adapter_names(policy)
+    if not names or _base_of(adapter) != policy.peft_config[names[0]].base_model_name_or_path:
+        return ProcessRewardModel.from_pretrained(folder, device=policy.device)
+    head, tokenizer = read_head_name(folder), AutoTokenizer.from_pretrained(folder)
+    model = ProcessRewardModel(with_adapter(copy_backbone(policy), adapter), tokenizer, head=head)
+    read_head(folder, model.head, policy.device)
+    return model.eval()
 
 
 def _read(source: str | Path, base: Any, dtype: torch.dtype, attention: str | None) -> Any:
     options: dict[str, Any] = {"dtype": dtype}
     if attention is not None:
         options["attn_implementation"] = attention
-    adapter = Path(source) / ADAPTER_CONFIG
-    if not adapter.is_file():
+    if not (Path(source) / ADAPTER_CONFIG).is_file():
         return AutoModelForCausalLM.from_pretrained(source, **options)
-    base = base or json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = base or _base_of(Path(source))
     if not base:
         raise ValueError(f"the adapter in {source} does not say which model it belongs to: pass base=")
     if isinstance(base, str | Path):
         base = AutoModelForCausalLM.from_pretrained(base, **options)
     return load_adapter(base, Path(source))
+
+
+def _base_of(folder: Path) -> str | None:
+    """What the adapter in a folder, if there is one, calls the model that it was trained on."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    about: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return about.get("base_model_name_or_path")

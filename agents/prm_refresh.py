@@ -4,12 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from codegym.storage import write_json
 from codegym.task import Task
+from prm.backbone import load_trained_weights, trained_weights
 from prm.labeling import Labeler
 from prm.model import ProcessRewardModel
 from prm.optimization import refresh_prm
 from prm.program import SampledProgram
+
+WEIGHTS = "weights.safetensors"
 
 
 class PRMRefresh:
@@ -49,12 +54,12 @@ class PRMRefresh:
         return {"refresh_loss": result.loss, "refresh_programs": result.n_programs}
 
     def save(self, folder: Path) -> None:
-        """Write the reward model and the count of refreshes."""
-        self.prm.save_pretrained(folder / "prm")
+        """Write the reward model's weights, but for those that never change, and the count of refreshes."""
+        weights = {name: weight.contiguous() for name, weight in trained_weights(self.prm).items()}
+        save_file(weights, folder / WEIGHTS)
         write_json(folder / "refresh.json", {"n_done": self.n_done})
 
     def load(self, folder: Path) -> None:
         """Read them back into the same reward model."""
-        stored = ProcessRewardModel.from_pretrained(folder / "prm", device=self.prm.device)
-        self.prm.load_state_dict(stored.state_dict())
+        load_trained_weights(self.prm, load_file(folder / WEIGHTS, device=str(self.prm.device)))
         self.n_done = json.loads((folder / "refresh.json").read_text(encoding="utf-8"))["n_done"]

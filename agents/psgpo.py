@@ -20,12 +20,11 @@ from transformers import PreTrainedModel
 
 from agents.critic import Critic
 from agents.losses import explained_variance, gae, whiten
-from agents.models import checkpoint_gradients
+from agents.models import checkpoint_gradients, load_prm
 from agents.policy_agent import PolicyAgent
 from agents.psgpo_config import PSGPOConfig
 from agents.refresh import Refresh
 from agents.rollout import Rollout, RolloutBatch
-from agents.shared_weights import share_frozen
 from agents.update import Experience, Learner, token_values
 from prm.model import ProcessRewardModel
 
@@ -39,8 +38,7 @@ class PSGPO(PolicyAgent):
         policy: As in `PolicyAgent`, like all arguments that are not named here.
         env: As in `PolicyAgent`.
         config: How to train.
-        prm: The reward model, or its folder, for `critic_init="prm"`. If it is an adapter on the policy's
-            model, it gives back its copy of that.
+        prm: The reward model, or its folder, for `critic_init="prm"`.
         critic: The critic itself, or its folder; made as `config.critic_init` says if None.
         options: The other arguments of `PolicyAgent`, and fields of `config` to replace.
     """
@@ -60,10 +58,7 @@ class PSGPO(PolicyAgent):
     ) -> None:
         super().__init__(policy, env, config, **options)
         if isinstance(prm, str | Path):
-            dtype = getattr(torch, self.config.dtype)
-            prm = ProcessRewardModel.from_pretrained(prm, dtype=dtype, device=self.device)
-        if prm is not None:
-            share_frozen(prm.backbone, self.policy.base_model)
+            prm = load_prm(prm, self.policy)
         if isinstance(critic, str | Path):
             critic = Critic.from_pretrained(Path(critic), policy=self.policy)
         self.critic = critic or Critic.create(self.config.critic_init, self.policy, prm, seed=self.seed)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from prm.lora import load_adapter, merge_adapter
 
@@ -44,11 +43,6 @@ def copy_backbone(model: Any) -> Any:
     return backbone
 
 
-def trained_weights(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that training changes: all, or those of adapters and heads on a frozen model."""
-    return [weight for weight in network.parameters() if weight.requires_grad]
-
-
 def adapter_names(model: Any) -> list[str]:
     """Names of the adapters in a model; none for a plain one."""
     return list(getattr(model, "peft_config", {}))
@@ -70,33 +64,6 @@ def with_adapter(model: Any, folder: Path) -> Any:
     return load_adapter(other, folder)
 
 
-def share_frozen(network: Any, source: Any) -> int:
-    """Let a network that was loaded by itself use the weights of another, where they are the same.
-
-    Args:
-        network: Changed in place: its copies of shared weights are given back.
-        source: A model of the same architecture; whether and where either has adapters does not matter.
-
-    Returns:
-        How many numbers are now stored once: those of weights with equal name, type, device and value that
-        are frozen in both.
-    """
-    theirs = {
-        name.replace(BASE_LAYER, ""): weight
-        for name, weight in source.named_parameters(remove_duplicate=False)
-        if not weight.requires_grad
-    }
-    n_shared = 0
-    for name, weight in list(network.named_parameters(remove_duplicate=False)):
-        other = theirs.get(name.replace(BASE_LAYER, ""))
-        if other is None or other is weight or weight.requires_grad or not _same(weight, other):
-            continue
-        path, _, leaf = name.rpartition(".")
-        setattr(network.get_submodule(path), leaf, other)
-        n_shared += other.numel()
-    return n_shared
-
-
 def rests_on(network: Any, source: Any) -> bool:
     """Whether a network is an adapter on weights that `source` has too."""
     theirs = {id(weight) for weight in source.parameters()}
@@ -116,8 +83,3 @@ def frozen_digest(model: Any, *, n_values: int = 64) -> str:
             first = weight.detach().flatten()[:n_values].cpu()
             sha.update(first.contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
-    return alike and torch.equal(one, other)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from agents.models import checkpoint_gradients, load_policy, save_policy
-from agents.shared_weights import adapter_names, trained_weights
+from agents.models import checkpoint_gradients, load_policy, load_prm, save_policy
+from agents.shared_weights import adapter_names, rests_on
 from codegym.errors import MissingExtraError
-from prm.lora import LoRAConfig, merge_adapter
+from prm.lora import LoRAConfig, add_adapter, merge_adapter, save_adapter
+from prm.model import ProcessRewardModel
 
 LORA = LoRAConfig(rank=2, alpha=4.0)
 IDS = torch.tensor([[3, 2, 4, 2, 0], [5, 2, 6, 0, 1]])
@@ -16,7 +17,7 @@ IDS = torch.tensor([[3, 2, 4, 2, 0], [5, 2, 6, 0, 1]])
 def make_qwen(seed=0, **changes):
     torch.manual_seed(seed)
     shape = {
-        "vocab_size": 11, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "vocab_size": 16, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
         "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1,
     }  # fmt: skip
@@ -29,6 +30,10 @@ def moved(model, seed=0):
         for weight in trained_weights(model):
             weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
     return model
+
+
+def trained_weights(network):
+    return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 def logits(model):
@@ -154,6 +159,54 @@ def test_an_adapter_of_a_model_without_a_folder_asks_for_it(toy, tmp_path):
         load_policy(tmp_path / "policy")
     read, _ = load_policy(tmp_path / "policy", base=make_qwen())
     assert torch.equal(logits(read), logits(policy))
+
+
+@pytest.fixture
+def make_prm(toy, tmp_path):
+    """A folder as training a reward model with `keep_adapter=True` leaves it."""
+
+    def make(base):
+        prm = ProcessRewardModel.from_backbone(base, toy.tokenizer(), head="newline")
+        add_adapter(prm.backbone, LORA, seed=5)
+        moved(prm, seed=5)
+        prm.save_pretrained(tmp_path / "prm")
+        save_adapter(prm.backbone, tmp_path / "prm/adapter")
+        return tmp_path / "prm", prm
+
+    return make
+
+
+def outputs(prm):
+    with torch.no_grad():
+        return prm(IDS, torch.ones_like(IDS))
+
+
+def test_a_reward_model_rests_on_the_policys_frozen_weights(base, make_prm):
+    folder, trained = make_prm(base)
+    policy, _ = load_policy(base, lora=LORA)
+    before = logits(moved(policy))
+    prm = load_prm(folder, policy)
+    assert rests_on(prm.backbone, policy)
+    assert torch.equal(outputs(prm), outputs(trained))
+    assert torch.equal(logits(policy), before)
+    assert prm.head_name == "newline"
+    moved(prm)
+    assert torch.equal(logits(policy), before)
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_reward_model_of_another_model_is_read_as_a_whole(base, make_prm, tmp_path, lora):
+    make_qwen(seed=3).save_pretrained(tmp_path / "other")
+    folder, trained = make_prm(tmp_path / "other" if lora else base)
+    policy, _ = load_policy(base, lora=lora)
+    prm = load_prm(folder, policy)
+    assert not rests_on(prm.backbone, policy)
+    torch.testing.assert_close(outputs(prm), outputs(trained), atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_no_reward_model_is_refused(base, tmp_path):
+    with pytest.raises(ValueError, match="is not"):
+        load_prm(tmp_path / "nothing", load_policy(base, lora=LORA)[0])
 
 
 def test_checkpointing_is_switched_on_for_every_layer(toy):

@@ -16,8 +16,6 @@ from agents.shared_weights import (
     copy_trained,
     frozen_digest,
     make_reference,
-    share_frozen,
-    trained_weights,
     with_adapter,
 )
 from agents.update import token_logprobs
@@ -61,6 +59,10 @@ def moved(network, seed=0):
         for weight in trained_weights(network):
             weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
     return network
+
+
+def trained_weights(network):
+    return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 def logits(model):
@@ -178,9 +180,7 @@ def test_a_scratch_critic_shares_nothing_and_is_float32(make_policy):
 
 def test_a_reward_models_adapter_starts_the_critic(make_policy, toy):
     policy = make_policy()
-    prm = ProcessRewardModel(add_adapter(make_qwen().base_model, LORA, seed=5), toy.tokenizer())
-    moved(prm, seed=5)
-    share_frozen(prm.backbone, policy.base_model)
+    prm = moved(ProcessRewardModel(copy_backbone(policy), toy.tokenizer()), seed=5)
     critic = Critic.create("prm", policy, prm)
     with torch.no_grad():
         said = prm(IDS, torch.ones_like(IDS))
@@ -192,51 +192,25 @@ def test_a_reward_models_adapter_starts_the_critic(make_policy, toy):
         assert not torch.allclose(critic(IDS), said)
 
 
-# --- sharing what was loaded apart ---
+# --- copies and checkpoints ---
 
 
-def test_a_network_loaded_apart_gives_its_copies_back(make_policy):
-    policy = make_policy()
-    other = moved(add_adapter(make_qwen(), LoRAConfig(rank=3, target_modules=("q_proj",))), seed=7)
-    said = logits(other)
-    n_plain = sum(weight.numel() for weight in make_qwen().parameters())
-    assert share_frozen(other, policy) == n_plain
-    assert torch.equal(logits(other), said)
-    assert share_frozen(other, policy) == 0
-    train_policy(policy)
-    assert torch.equal(logits(other), said)
-
-
-def test_other_weights_are_not_shared(make_policy):
-    policy = make_policy()
-    other = add_adapter(make_qwen(seed=1), LORA)
-    said = logits(other)
-    ones = sum(weight.numel() for name, weight in make_qwen().named_parameters() if is_constant(name))
-    assert share_frozen(other, policy) == ones
-    assert torch.equal(logits(other), said)
-
-
-def is_constant(name):
-    """Norms start at 1 and biases at 0, whatever the seed."""
-    return "norm" in name or name.endswith("bias")
-
-
-def test_weights_of_another_type_are_not_shared(make_policy):
-    assert share_frozen(add_adapter(make_qwen().to(torch.bfloat16), LORA), make_policy()) == 0
-
-
-def test_weights_that_train_are_not_shared(make_policy):
-    assert share_frozen(make_qwen(), make_policy()) == 0
-    assert share_frozen(make_policy(), make_qwen()) == 0
+def test_a_reward_models_adapter_on_other_weights_is_merged_into_the_critic(make_policy, toy):
+    policy = make_policy(dtype=torch.bfloat16)
+    prm = moved(ProcessRewardModel(add_adapter(make_qwen(seed=9).base_model, LORA), toy.tokenizer()), seed=5)
+    critic = Critic.create("prm", policy, prm)
+    with torch.no_grad():
+        torch.testing.assert_close(critic(IDS), prm(IDS, torch.ones_like(IDS)), atol=1e-5, rtol=1e-5)
+    assert len(trained_weights(critic)) == len(list(critic.parameters()))
+    assert not storage(critic) & (storage(prm) | storage(policy))
 
 
 def test_tied_embeddings_stay_tied(make_policy):
     policy = make_policy(tie_word_embeddings=True)
     copied = copy_trained(policy)
     assert copied.lm_head.weight is copied.model.embed_tokens.weight is policy.lm_head.weight
-    other = add_adapter(make_qwen(tie_word_embeddings=True), LORA)
-    share_frozen(other, policy)
-    assert other.lm_head.weight is other.model.embed_tokens.weight is policy.lm_head.weight
+    reference = make_reference(make_policy(tie_word_embeddings=True, lora=None))
+    assert reference.lm_head.weight is reference.model.embed_tokens.weight
 
 
 def test_a_copied_backbone_is_saved_as_an_adapter_that_its_class_reads(make_policy, tmp_path):
