@@ -13,6 +13,7 @@ COMMANDS = {
     "label": "agents.commands.label:main",
     "tasks": "agents.commands.tasks:main",
     "doctor": "agents.commands.doctor:main",
+    "serve-prm": "agents.commands.serve_prm:main",
 }
 SUMMARY = {
     "psgpo": "run the whole method: SFT, RL baseline, labels, PRM, PSGPO, oracle, evaluation, report",
@@ -20,6 +21,7 @@ SUMMARY = {
     "label": "label the lines of programs, resumably, or show labels beside tokens",
     "tasks": "list task sources, count the tasks of one, or show a task with its tests",
     "doctor": "examine a task set and a reward scheme before anyone trains on them",
+    "serve-prm": "serve a reward model to environments in many processes",
 }
 BAD_PATH = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 BAD_INPUT = 2

@@ -5,7 +5,8 @@
     ├── MissingExtraError  a name whose optional dependency is not installed
     ├── TaskError          a task that cannot be judged or asked about
     │   └── TaskSourceError    a bad row: names the source, the row and the field
-    └── SandboxError       the sandbox failed, not the program in it
+    ├── SandboxError       the sandbox failed, not the program in it
+    └── ScorerError        a scorer in another process failed, or is gone
 
 A candidate program's failure is never here: it is data, a `Verdict`.
 """
@@ -33,3 +34,7 @@ class TaskSourceError(TaskError):
 
 class SandboxError(CodegymError, RuntimeError):
     """The sandbox itself failed, twice. Never to be read as a wrong program, never a reward."""
+
+
+class ScorerError(CodegymError, RuntimeError):
+    """A scorer in another process failed, does not answer, or is gone. Never a score, never a reward."""

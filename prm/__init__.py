@@ -28,6 +28,7 @@ from prm.program import LabeledProgram, SampledProgram
 from prm.reference import ReferenceLabeler, ReferenceScorer
 from prm.reranking import AGGREGATES, Reranking, rerank
 from prm.selection import SampleClass, SelectionConfig, label_statistics, select, strategy_statistics
+from prm.serving import ScorerServer
 from prm.store import CompletionStore
 from prm.training import PRMReport, train_prm
 
@@ -54,6 +55,7 @@ __all__ = [
     "Reranking",
     "SampleClass",
     "SampledProgram",
+    "ScorerServer",
     "SelectionConfig",
     "audit",
     "collect",

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from codegym.episode import Episode
 from codegym.rewards import LineScorer
+from codegym.rewards.remote import SERVED, RemoteScorer
 from codegym.rewards.score_batch import score
 from codegym.table import resolve
 
@@ -14,7 +15,9 @@ LINE_SCORERS = {"prm": "prm.model:ProcessRewardModel"}
 
 
 def load_scorer(prm: str) -> LineScorer:
-    """The process reward model saved in a folder."""
+    """The process reward model saved in a folder, or the one served at "unix:/path/of/the/socket"."""
+    if prm.startswith(SERVED):
+        return RemoteScorer(prm.removeprefix(SERVED))
     model: LineScorer = resolve(LINE_SCORERS, "prm", "line scorer").from_pretrained(prm)
     return model
 
