@@ -13,7 +13,7 @@ from rich.console import Console
 from agents.config import PipelineConfig
 from agents.progress import Report, progress
 from agents.run_folder import RunFolder, open_run
-from agents.stages import STAGES, Context
+from agents.stages import STAGES, Context, Stage
 from codegym.table import check_name
 
 
@@ -46,12 +46,17 @@ def run_pipeline(
         for name in STAGES if stage is None else [stage]:
             # the report is cheap and shows whatever there is: it is written anew each time
             if run.finished(name) is None or name == "report":
-                _run_stage(name, context, console)
+                run_stage(name, STAGES[name], context, console)
     return out / "report.html"
 
 
-def _run_stage(name: str, context: Context, console: Console) -> None:
-    stage, run = STAGES[name], context.run
+def run_stage(name: str, stage: Stage, context: Context, console: Console) -> None:
+    """Run one stage, with its progress shown, and mark it as finished.
+
+    Raises:
+        ValueError: If a stage that it reads from has not finished.
+    """
+    run = context.run
     for needed in stage.needs:
         if run.finished(needed) is None:
             raise ValueError(
