@@ -5,7 +5,10 @@ from typing import Any
 from codegym.table import resolve
 from prm.completion import Completer
 
-SAMPLERS = {"transformers": "agents.samplers.transformers:TransformersSampler"}
+SAMPLERS = {
+    "transformers": "agents.samplers.transformers:TransformersSampler",
+    "vllm": "agents.samplers.vllm:VLLMSampler",
+}
 
 
 def make_sampler(name: str, model: Any, tokenizer: Any, **options: Any) -> Completer:
@@ -13,7 +16,7 @@ def make_sampler(name: str, model: Any, tokenizer: Any, **options: Any) -> Compl
 
     Args:
         name: An entry of `SAMPLERS`.
-        model: What the sampler samples from; `transformers` takes a loaded causal LM.
+        model: What the sampler samples from: a loaded causal LM.
         tokenizer: The model's tokenizer.
         options: What the sampler's constructor documents.
 

@@ -292,7 +292,7 @@ def test_dropping_rows_copies_only_those_that_move():
     assert cache.get_seq_length() == 1
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"vllm"}))  # whose engine has its own tests
 def test_every_sampler_of_the_table_is_a_completer(tokenizer, name):
     sampler: Completer = make_sampler(name, make_model(), tokenizer)
     (group,) = sampler.sample([[3, 4]], n=2, max_new_tokens=3, temperature=1.0, seed=0)
