@@ -274,6 +274,15 @@ class PolicyAgent(Agent):
         """
         checkpoint.save_agent(self, checkpoint.folder_of(path))
 
+    def save_policy(self, path: str | Path, *, merge: bool = False) -> None:
+        """Write the policy alone, for `AutoModelForCausalLM.from_pretrained`, with its tokenizer.
+
+        Args:
+            path: The folder.
+            merge: Write a whole model where the policy is an adapter.
+        """
+        save_policy(self.policy, self.tokenizer, Path(path), merge=merge)
+
     @classmethod
     def load(
         cls,

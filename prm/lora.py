@@ -16,11 +16,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 import tyro
+from safetensors.torch import load_file
 
 from codegym.errors import MissingExtraError
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 ADAPTER = "default"
+WEIGHTS, PEFT_PREFIX = "adapter_model.safetensors", "base_model.model."  # of peft's own format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +172,14 @@ def load_adapter(model: Any, folder: Path, *, name: str = ADAPTER) -> Any:
     Raises:
         MissingExtraError: If peft is not installed.
     """
-    _peft()
+    peft = _peft()
     model.load_adapter(str(folder), adapter_name=name, is_trainable=True)
     model.set_adapter(name)
     import_module("peft.functional").cast_adapter_dtype(model, name)
+    # transformers rounded what it read to the model's type: once more, exactly
+    weights = load_file(folder / WEIGHTS, device=str(model.device))
+    exact = {path.removeprefix(PEFT_PREFIX): weight for path, weight in weights.items()}
+    peft.set_peft_model_state_dict(model, exact, adapter_name=name)
     return model
 
 

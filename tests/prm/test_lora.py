@@ -188,6 +188,19 @@ def test_an_adapter_survives_a_round_trip(
     ]
 
 
+def test_an_adapter_on_a_bfloat16_model_survives_a_round_trip_unrounded(
+    make_causal_model: Callable[..., LlamaForCausalLM], tmp_path: Path
+) -> None:
+    adapted = moved(add_adapter(make_causal_model().to(torch.bfloat16), TINY))
+    save_adapter(adapted, tmp_path)
+    read = load_adapter(make_causal_model().to(torch.bfloat16), tmp_path)
+    pairs = zip(read.named_parameters(), adapted.named_parameters(), strict=True)
+    for (name, weight), (same_name, expected) in pairs:
+        assert name == same_name
+        assert weight.dtype == expected.dtype
+        assert torch.equal(weight, expected)
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_pefts_own_loader_reads_a_saved_adapter(
     make_causal_model: Callable[..., LlamaForCausalLM], tmp_path: Path
