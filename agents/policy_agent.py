@@ -110,7 +110,9 @@ class PolicyAgent(Agent):
         self.seed, self.verbose, self.tensorboard_log = seed, verbose, tensorboard_log
         self.iteration = self.n_updates = 0
         self.kl_coef = self.config.kl_coef
-        self.sampler = make_sampler(self.config.sampler, self.policy, self.tokenizer)
+        self.sampler = make_sampler(
+            self.config.sampler, self.policy, self.tokenizer, **self.config.sampler_options
+        )
         self.learners = {"policy": Learner.of(self.policy)}
         self._newlines = newlines_per_token(self.tokenizer)
         self._writer = LineWriter(self.sampler, self.tokenizer, self.config.max_new_tokens)

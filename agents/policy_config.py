@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from codegym.table import check_name
@@ -25,6 +25,7 @@ class PolicyConfig:
     truncated_programs: Truncated = "judge"  # a cut program's part in the policy's loss: as judged, or none
     temperature: float = 1.0  # of the sampler, and of the log-probabilities in the loss
     sampler: str = "transformers"  # an entry of agents.samplers.SAMPLERS
+    sampler_options: dict[str, int | float | str | bool] = field(default_factory=dict)  # of its constructor
     n_epochs: int = 1  # passes over a rollout
     n_minibatches: int = 2  # optimizer steps per pass
     micro_batch_tokens: int = 2048  # padded tokens per forward and backward pass

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prm.lora import merge_adapter
+from prm.lora import active_name, merge_adapter
 
 
 def weights_checksum(model: Any) -> tuple[int, ...]:
@@ -29,9 +29,10 @@ def export_weights(model: Any, folder: Path) -> None:
         model: A Hugging Face model.
         folder: Where the safetensors go; what an earlier call wrote is replaced.
     """
-    if getattr(model, "peft_config", None):
-        (adapter,) = model.active_adapters()
-        model = merge_adapter(model, name=adapter, dtype=model.dtype)
+    adapter = active_name(model)
+    if adapter is not None:
+        # added in float32 and rounded once, to the type of the frozen weights
+        model = merge_adapter(model, name=adapter).to(model.dtype)
     model.save_pretrained(folder, state_dict=_untied(model.state_dict()))
 
 

@@ -37,7 +37,12 @@ def evaluate(context: Context, report: Report) -> Metrics:
     for arm in context.arms:
         folder = context.policy_folder(arm)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        sampler = make_sampler(config.rl.sampler, AutoModelForCausalLM.from_pretrained(folder), tokenizer)
+        sampler = make_sampler(
+            config.rl.sampler,
+            AutoModelForCausalLM.from_pretrained(folder),
+            tokenizer,
+            **config.rl.sampler_options,
+        )
         for decoding in decodings:
             done = evaluate_to_file(
                 sampler,
@@ -84,7 +89,12 @@ def _drift(context: Context) -> dict[str, dict[str, Any]]:
     """The reward model before and after its refreshes, on programs of the policy that it has trained."""
     folder, longest = context.policy_folder("psgpo"), context.config.eval_horizons[-1]
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    sampler = make_sampler(context.config.rl.sampler, AutoModelForCausalLM.from_pretrained(folder), tokenizer)
+    sampler = make_sampler(
+        context.config.rl.sampler,
+        AutoModelForCausalLM.from_pretrained(folder),
+        tokenizer,
+        **context.config.rl.sampler_options,
+    )
     tasks = [task for task in context.test_tasks if task.metadata.get("horizon", longest[1]) >= longest[0]]
     programs = collect(
         sampler,

@@ -96,7 +96,12 @@ def load_sampler(context: Context, folder: str) -> Completer:
     """A sampler of the policy in that folder of the run."""
     path = context.path / folder
     model = AutoModelForCausalLM.from_pretrained(path)
-    return make_sampler(context.config.rl.sampler, model, AutoTokenizer.from_pretrained(path))
+    return make_sampler(
+        context.config.rl.sampler,
+        model,
+        AutoTokenizer.from_pretrained(path),
+        **context.config.rl.sampler_options,
+    )
 
 
 def checkpoints(context: Context) -> list[str]:

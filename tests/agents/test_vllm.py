@@ -250,6 +250,7 @@ def test_psgpo_trains_with_it(toy):
         rollouts_per_iteration=16,
         max_new_tokens=4,
         sampler="vllm",
+        sampler_options={"kv_cache_bytes": 2**27},
         learning_rate=0.02,
         critic_learning_rate=0.02,
         warmup_iterations=0,

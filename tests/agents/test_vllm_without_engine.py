@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from agents.psgpo import PSGPO, PSGPOConfig
 from agents.rollout import make_batch
 from agents.samplers import make_sampler
 from agents.samplers.agreement import logprob_gap
@@ -170,3 +171,27 @@ def test_nothing_drawn_is_nothing_to_compare(toy):
     nothing = Completion(token_ids=(), logprobs=(), text="", finished=False)
     with pytest.raises(ValueError, match="no drawn token"):
         logprob_gap(toy.model(), batch_of(toy, [[3]], [nothing]))
+
+
+def test_an_agent_hands_its_options_to_its_sampler(toy):
+    agents = [
+        PSGPO(
+            toy.model(),
+            toy.env(),
+            PSGPOConfig(sampler_options=options),
+            tokenizer=toy.tokenizer(),
+            device="cpu",
+        )
+        for options in ({}, {"batch_size": 7})
+    ]
+    assert [agent.sampler.batch_size for agent in agents] == [256, 7]
+    with pytest.raises(TypeError, match="batch_sise"):
+        PSGPO(
+            toy.model(), toy.env(), PSGPOConfig(sampler_options={"batch_sise": 7}), tokenizer=toy.tokenizer()
+        )
+
+
+def test_options_of_a_sampler_survive_a_checkpoint(toy, tmp_path):
+    config = PSGPOConfig(sampler_options={"batch_size": 7})
+    PSGPO(toy.model(), toy.env(), config, tokenizer=toy.tokenizer(), device="cpu").save(tmp_path / "agent")
+    assert PSGPO.load(tmp_path / "agent", toy.env(), device="cpu").sampler.batch_size == 7
