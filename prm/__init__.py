@@ -19,8 +19,10 @@ from prm.evaluation import PRMMetrics, evaluate_prm
 from prm.full_scan import FullScanLabeler
 from prm.hacks import hack_gains
 from prm.heads import HEADS
+from prm.label_files import read_label_files
 from prm.labelers import LABELERS, make_labeler
 from prm.labeling import BinarySearchLabeler, Labeler, label_to_file, read_labels
+from prm.lora import LoRAConfig
 from prm.model import ProcessRewardModel
 from prm.mutation import MutationLabeler, mutate
 from prm.optimization import RefreshReport, make_optimizer, refresh_prm
@@ -44,6 +46,7 @@ __all__ = [
     "FullScanLabeler",
     "LabeledProgram",
     "Labeler",
+    "LoRAConfig",
     "MutationLabeler",
     "PRMConfig",
     "PRMMetrics",
@@ -70,6 +73,7 @@ __all__ = [
     "make_optimizer",
     "mutate",
     "newlines_per_token",
+    "read_label_files",
     "read_labels",
     "read_parquet",
     "read_stepwise",

@@ -103,8 +103,12 @@ def read_parquet(path: Path) -> list[LabeledProgram]:
         ValueError: If a row is not a labelled program; names file, row and field.
     """
     _, parquet = _pyarrow()
-    rows = parquet.read_table(path).to_pylist()
-    return _named(path, lambda: [_from_flat(number, row) for number, row in enumerate(rows, start=1)])
+
+    def read() -> list[LabeledProgram]:
+        rows = parquet.read_table(path).to_pylist()
+        return [_from_flat(number, row) for number, row in enumerate(rows, start=1)]
+
+    return _named(path, read)
 
 
 _PROGRAM_FIELDS = (

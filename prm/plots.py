@@ -22,7 +22,8 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> str:
         history: Rows with a `step` and any of `loss` (of that step), `validation_loss`, `local_auc`, `auc`
             and `first_error_accuracy`.
     """
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    figure = Figure(figsize=(10, 3.2))
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.16, top=0.9)
     left, right = figure.subplots(1, 2)
     steps, losses = _column(history, "loss")
     left.plot(steps, running_mean(losses), color=RED, lw=1.4, label="training")

@@ -17,6 +17,7 @@ from prm.balance import UNBALANCED, Balance
 from prm.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 from prm.config import PRMConfig, learning_rate_at
 from prm.evaluation import evaluate_prm
+from prm.label_files import check_tokens
 from prm.lora import save_adapter
 from prm.model import ProcessRewardModel
 from prm.model_card import write_model_card
@@ -59,10 +60,12 @@ def train_prm(
 
     Raises:
         MissingExtraError: If an adapter is asked for and peft is not installed.
-        ValueError: If no program is left to train on, or `folder` holds something else.
+        ValueError: If no program is left to train on, another tokenizer wrote the programs, or `folder` holds
+            something else.
     """
     config, folder = config or PRMConfig(), Path(folder)
     model = trainable_model(backbone, tokenizer, config, device)
+    check_tokens(labeled, model.tokenizer)
     fingerprint = _fingerprint(model, labeled, config)
     finished = read_report(folder, fingerprint)
     if finished is not None:
