@@ -100,6 +100,11 @@ class PipelineConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads < 0:
             raise ValueError(f"threads must not be negative, got {self.threads}")
+        if self.rl.critic_init == "prm":
+            raise ValueError(
+                "rl.critic_init='prm' needs a reward model, but the baseline arm trains before there is one; "
+                "PSGPO's own critic is dense.critic_init"
+            )
         self._check_horizons()
 
     def with_seed(self) -> "PipelineConfig":

@@ -61,6 +61,8 @@ class PSGPO(PolicyAgent):
             prm = load_prm(prm, self.policy)
         if isinstance(critic, str | Path):
             critic = Critic.from_pretrained(Path(critic), policy=self.policy)
+        if critic is None and prm is not None and self.config.critic_init == "prm":
+            prm.check_same_tokenizer(self.tokenizer)
         self.critic = critic or Critic.create(self.config.critic_init, self.policy, prm, seed=self.seed)
         if self.config.gradient_checkpointing:
             checkpoint_gradients(self.critic.backbone)

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -264,3 +265,13 @@ def test_the_head_stays_in_float32_on_a_half_precision_backbone(
     assert model.backbone.dtype == torch.bfloat16
     assert model.head.weight.dtype == torch.float32
     assert model.score([episode("    return a")])[0].shape == (1,)
+
+
+def test_tokenizers_are_the_same_if_every_id_means_the_same(
+    random_model: MakeModel, merging_tokenizer: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = random_model()
+    model.check_same_tokenizer(tokenizer)
+    model.check_same_tokenizer(copy.deepcopy(tokenizer))
+    with pytest.raises(ValueError, match=r"\(257 and 258 tokens\): token 257 is None to it and 'ĊĠ'"):
+        model.check_same_tokenizer(merging_tokenizer)
