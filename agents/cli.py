@@ -14,6 +14,7 @@ COMMANDS = {
     "train-prm": "agents.commands.train_prm:main",
     "tasks": "agents.commands.tasks:main",
     "doctor": "agents.commands.doctor:main",
+    "eval-prm": "agents.commands.eval_prm:main",
     "serve-prm": "agents.commands.serve_prm:main",
 }
 SUMMARY = {
@@ -23,6 +24,7 @@ SUMMARY = {
     "train-prm": "train a process reward model on labelled programs, resumably",
     "tasks": "list task sources, count the tasks of one, or show a task with its tests",
     "doctor": "examine a task set and a reward scheme before anyone trains on them",
+    "eval-prm": "measure a reward model: metrics, best of n, hack probes, report with heat maps",
     "serve-prm": "serve a reward model to environments in many processes",
 }
 BAD_PATH = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)

@@ -1,6 +1,7 @@
 """What hack probes, rewrites that add nothing to a failing program, earn by a reward model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from codegym.episode import Episode
 from codegym.judge import Judge
 from codegym.rewards import LineScorer
-from codegym.rewards.probes import apply_probes
+from codegym.rewards.probes import PROBES, apply_probe, apply_probes
 from codegym.rewards.process import ProcessReward
 from codegym.rewards.score_batch import one_batch
 from codegym.rewards.scoring import checked_scores
 from prm.bootstrap import Estimate, bootstrap
+from prm.model import ProcessRewardModel
 from prm.reranking import AGGREGATES, aggregate
 
 Payment: TypeAlias = Callable[[Sequence[Episode]], NDArray[np.float64]]
@@ -58,6 +60,21 @@ def hack_gains(
             gains = {probe: pay(episodes) - before for probe, episodes in hacked.items()}
             found[name] = bootstrap(_means(gains), task_ids, n_resamples=n_bootstrap, seed=seed)
     return found
+
+
+def readable_hacks(model: ProcessRewardModel, episodes: Sequence[Episode]) -> list[Episode]:
+    """The programs that a model can read whatever a probe makes of them: rewrites are longer."""
+    bound = model.max_tokens
+    if bound is None:
+        return list(episodes)
+
+    def is_readable(episode: Episode) -> bool:
+        rewritten = [
+            replace(episode, lines=apply_probe(name, episode.task, episode.lines)) for name in PROBES
+        ]
+        return all(program.n_tokens <= bound for program in model.encode_episodes(rewritten))
+
+    return [episode for episode in episodes if is_readable(episode)]
 
 
 def _payments(scorer: LineScorer, failing: Sequence[Episode]) -> dict[str, Payment]:

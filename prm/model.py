@@ -102,6 +102,12 @@ class ProcessRewardModel(nn.Module):
         return self.head.weight.device
 
     @property
+    def max_tokens(self) -> int | None:
+        """The most tokens of prompt and program that can be read; None if the backbone has no bound."""
+        bound: int | None = getattr(self.backbone.config, "max_position_embeddings", None)
+        return bound
+
+    @property
     def identity(self) -> str:
         """Names head and weights: equal if and only if the scores are."""
         digest = hashlib.sha256()
@@ -132,10 +138,9 @@ class ProcessRewardModel(nn.Module):
             ValueError: If a program is longer than the backbone's positions.
         """
         longest = max(program.n_tokens for program in programs)
-        positions = getattr(self.backbone.config, "max_position_embeddings", None)
-        if positions is not None and longest > positions:
+        if self.max_tokens is not None and longest > self.max_tokens:
             raise ValueError(
-                f"a program of {longest} tokens does not fit the backbone's {positions} positions"
+                f"a program of {longest} tokens does not fit the backbone's {self.max_tokens} positions"
             )
         return collate(programs, pad_id=self.tokenizer.pad_token_id or 0, device=self.device)
 

@@ -1,17 +1,13 @@
-"""`report.md` and a self-contained `report.html`. Model output is hostile text: everything is escaped."""
+"""`report.md` and a self-contained `report.html` of a run."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from agents.report.figures import draw_all
 from agents.report.results import ARM_TITLES, Results, read_results
-from codegym.storage import write_text
+from codegym.render import printable
+from prm.report.page import Picture, Table, heat_map, number, write_pages
 
 FIGURE_TITLES = {
     "pass_by_horizon": "pass@1 by horizon",
@@ -26,40 +22,23 @@ LABEL_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A titled table of text cells."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-
 def write_report(folder: Path, stage_order: Sequence[str]) -> Path:
     """Write `report.md`, `report.html` and `plots/*.svg` into a run folder; returns the HTML's path.
 
     The report shows whatever the folder holds, so it can be written before a run is complete.
     """
     results = read_results(folder, stage_order)
-    figures = draw_all(results)
-    for name, svg in figures.items():
-        write_text(folder / "plots" / f"{name}.svg", svg)
-    tables = [table for table in build_tables(results) if table.rows]
     context = {
         "config": results.config,
-        "figures": [
-            {"title": FIGURE_TITLES[name], "name": name, "data": _data_uri(svg)}
-            for name, svg in figures.items()
+        "pictures": [
+            Picture(title=FIGURE_TITLES[name], name=name, svg=svg) for name, svg in draw_all(results).items()
         ],
-        "tables": tables,
-        "samples": [_colored(sample) for sample in results.samples],
+        "tables": [table for table in build_tables(results) if table.rows],
+        "samples": [_shown(sample) for sample in results.samples],
         "versions": results.stage("evaluate").get("versions", {}),
         "missing": [name for name in stage_order if name not in {s["stage"] for s in results.stages}],
     }
-    for template, autoescape in (("report.html.j2", True), ("report.md.j2", False)):
-        write_text(folder / template.removesuffix(".j2"), _render(template, autoescape, context))
-    return folder / "report.html"
+    return write_pages(folder, "agents.report", context)
 
 
 def build_tables(results: Results) -> list[Table]:
@@ -123,7 +102,7 @@ def _prm_table(results: Results) -> Table:
     return Table(
         title="Process reward model on held-out tasks",
         head=["programs of", *columns.values()],
-        rows=[[name, *(_number(group.get(key)) for key in columns)] for name, group in groups.items()],
+        rows=[[name, *(number(group.get(key)) for key in columns)] for name, group in groups.items()],
         note="Local AUC counts lines up to and including the first wrong one; late lines are wrong by "
         "default and flatter the plain AUC.",
     )
@@ -136,7 +115,7 @@ def _label_table(results: Results) -> Table:
     for name, values in sources.items():
         flat = {**values, **values.get("cost", {}), "seconds": label.get("seconds", {}).get(name)}
         flat["lines_per_program"] = values.get("lines_per_program", {}).get("mean")
-        rows.append([name, *(_number(flat.get(key)) for key in LABEL_COLUMNS)])
+        rows.append([name, *(number(flat.get(key)) for key in LABEL_COLUMNS)])
     return Table(
         title="Labels: statistics and cost",
         head=["labels by", *(key.replace("_", " ") for key in LABEL_COLUMNS)],
@@ -150,7 +129,7 @@ def _agreement_table(results: Results) -> Table:
     return Table(
         title="Binary search against exact labels, same failing programs",
         head=["measure", "value"],
-        rows=[[key.replace("_", " "), _number(value)] for key, value in agreement.items()],
+        rows=[[key.replace("_", " "), number(value)] for key, value in agreement.items()],
     )
 
 
@@ -177,36 +156,6 @@ def _throughput_table(results: Results) -> Table:
     return Table(title="Throughput and memory", head=["stage", "what", "value"], rows=rows)
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def _colored(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {**sample, "lines": [{**line, "color": score_color(line["score"])} for line in sample["lines"]]}
-
-
-def score_color(score: float) -> str:
-    """Background of a line scored in [-1, 1]: red over white to green."""
-    strength = min(1.0, abs(score))
-    red, green, blue = (34, 160, 80) if score >= 0 else (215, 60, 45)
-    return f"rgba({red}, {green}, {blue}, {0.08 + 0.42 * strength:.2f})"
-
-
-def _data_uri(svg: str) -> Markup:
-    # as an image the SVG can neither run scripts nor clash with the page's ids
-    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode()
-
-
-def _render(template: str, autoescape: bool, context: Mapping[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("agents.report", "templates"),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**context)
+def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
+    columns = ([line[name] for line in sample["lines"]] for name in ("text", "score", "label"))
+    return {**sample, "prompt": list(map(printable, sample["prompt"])), "lines": heat_map(*columns)}

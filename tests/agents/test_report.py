@@ -1,4 +1,3 @@
-import json
 import re
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -8,7 +7,7 @@ from scipy.stats import norm
 
 from agents.evaluation import EvaluationRow
 from agents.report import write_report
-from agents.report.page import build_tables, score_color
+from agents.report.page import build_tables
 from agents.report.results import Bucket, Rate, read_results
 from codegym.storage import append_rows, write_json
 
@@ -171,11 +170,3 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path):
     write_json(tmp_path / "config.json", {"format": 1, "config": config})
     page = write_report(tmp_path, STAGES).read_text()
     assert "Not finished yet: sft, baseline, label, prm, psgpo, evaluate." in page
-
-
-@pytest.mark.parametrize(
-    ("score", "color"), [(1.0, "rgba(34, 160, 80, 0.50)"), (-1.0, "rgba(215, 60, 45, 0.50)")]
-)
-def test_colors_run_from_red_to_green(score, color):
-    assert score_color(score) == color
-    assert json.dumps(score_color(score / 2)) != json.dumps(color)

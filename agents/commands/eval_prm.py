@@ -1,0 +1,202 @@
+"""`codegym eval-prm`: how good a reward model is, on labelled programs and in choosing among candidates."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from transformers.utils.logging import disable_progress_bar
+
+from agents.commands.label import tasks_of
+from agents.stages.labels import read_programs
+from codegym.errors import UnknownNameError
+from codegym.judge import Judge, make_judge
+from codegym.task import Task
+from codegym.tasks import load_tasks
+from prm.bootstrap import Estimate
+from prm.config import in_validation
+from prm.evaluation import evaluate_prm
+from prm.groupings import Grouping, by_horizon, by_policy, by_position
+from prm.hacks import hack_gains, readable_hacks
+from prm.labeling import read_labels
+from prm.model import ProcessRewardModel
+from prm.program import LabeledProgram, SampledProgram
+from prm.report import Evaluation, choose_samples, write_evaluation
+from prm.report.evaluation import evaluation_tables
+from prm.report.page import as_text
+from prm.reranking import SIZES, Reranking, rerank
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Measure a reward model on labelled programs; with candidates, in choosing among them too.
+
+    Metrics come with 95 % bootstrap intervals over tasks, by policy, line position and, where the tasks are
+    known, horizon. Hack probes and the majority of outputs run programs and need the tasks.
+    """
+
+    prm: Path
+    """Folder of the reward model."""
+    labels: tuple[Path, ...]
+    """Files of labelled programs, such as runs/psgpo/labels.jsonl; their tokens must be the model's."""
+    candidates: Path | None = None
+    """Judged programs as JSON Lines, several per task, for best of n."""
+    out: Path | None = None
+    """Folder for report.html, report.md, evaluation.json and plots."""
+    tasks: str | None = None
+    """Task source, or a JSON Lines file of tasks; by default the source that the programs' task ids name."""
+    validation_fraction: float = 1.0
+    """Below 1: only tasks that training with this validation fraction and seed held out."""
+    seed: int = 0
+    """Of that training; of the bootstrap."""
+    sizes: tuple[int, ...] = SIZES
+    """How many candidates to choose from."""
+    n_probed: int = 64
+    """How many failing programs hack probes are tried on; 0 for no probes."""
+    n_bootstrap: int = 200
+    """Resamples for the intervals; 0 for none."""
+    judge: str = "local"
+    """Which judge."""
+    json: bool = False
+    """One JSON object instead of tables for people."""
+    threads: int = 0
+    """Of torch; 0 for one per core."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction <= 1:
+            raise ValueError(f"validation_fraction must be in (0, 1], got {self.validation_fraction}")
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes must be numbers from 1, got {self.sizes}")
+        for name in ("n_probed", "n_bootstrap"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for file in (*self.labels, *([self.candidates] if self.candidates else [])):
+            if not file.is_file():
+                raise FileNotFoundError(f"no file of programs at {file}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    options = tyro.cli(EvalOptions, args=list(argv), prog="codegym eval-prm")
+    disable_progress_bar()
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    model = ProcessRewardModel.from_pretrained(options.prm)
+    with make_judge(options.judge) as judge:
+        evaluation = evaluate(options, model, judge)
+    if options.json:
+        sys.stdout.write(json.dumps(evaluation.to_row()) + "\n")
+    else:
+        sys.stdout.write("\n".join(map(as_text, evaluation_tables(evaluation))))
+    if options.out is not None:
+        sys.stderr.write(f"report: {write_evaluation(options.out, evaluation)}\n")
+    return 0
+
+
+def evaluate(options: EvalOptions, model: ProcessRewardModel, judge: Judge) -> Evaluation:
+    """All that the options ask for.
+
+    Raises:
+        ValueError: If there are no labelled programs, or their tokens are not the model's.
+    """
+    labeled = [item for file in options.labels for item in read_labels(file)]
+    labeled = [item for item in labeled if _is_wanted(options, item.program)]
+    candidates = [] if options.candidates is None else read_programs(options.candidates)
+    candidates = [program for program in candidates if _is_wanted(options, program)]
+    programs = [*(item.program for item in labeled), *candidates]
+    _check_tokens(model, programs)
+    tasks = _tasks(options, dict.fromkeys(program.task_id for program in programs))
+    groupings: dict[str, Grouping] = {"policy": by_policy, "position": by_position}
+    if tasks:
+        groupings["horizon"] = by_horizon(tasks)
+    return Evaluation(
+        model=model.identity,
+        metrics=evaluate_prm(
+            model, labeled, groupings=groupings, n_bootstrap=options.n_bootstrap, seed=options.seed
+        ),
+        reranking=_reranked(options, model, candidates, tasks, judge) if options.candidates else None,
+        hacks=_hacked(options, model, labeled, tasks, judge),
+        samples=choose_samples(model, labeled),
+        about={
+            "prm": str(options.prm),
+            "labels": [str(file) for file in options.labels],
+            "label_sources": sorted({item.source for item in labeled}),
+            "candidates": None if options.candidates is None else str(options.candidates),
+            "validation_fraction": options.validation_fraction,
+            "seed": options.seed,
+            "tasks_known": len(tasks),
+        },
+    )
+
+
+def _is_wanted(options: EvalOptions, program: SampledProgram) -> bool:
+    return in_validation(program.task_id, fraction=options.validation_fraction, seed=options.seed)
+
+
+def _check_tokens(model: ProcessRewardModel, programs: Sequence[SampledProgram]) -> None:
+    """Find out whether the programs were written with the model's tokenizer."""
+    for program in programs:
+        known = max((*program.prompt_ids, *program.token_ids), default=0) < len(model.tokenizer)
+        if not known or program.completion != model.tokenizer.decode(
+            list(program.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ):
+            raise ValueError(
+                f"the tokens of program {program.program_id!r} are not its text: it was written with another "
+                "tokenizer than the reward model's"
+            )
+
+
+def _tasks(options: EvalOptions, task_ids: Mapping[str, None]) -> dict[str, Task]:
+    """The programs' tasks by id; none if they are not named, and their ids name no source."""
+    if options.tasks is None:
+        try:
+            return tasks_of(task_ids)
+        except UnknownNameError as error:
+            sys.stderr.write(f"without tasks: no horizons, probes and majority ({error})\n")
+            return {}
+    if Path(options.tasks).suffix == ".jsonl":
+        loaded = load_tasks("jsonl", path=options.tasks)
+    else:
+        loaded = load_tasks(options.tasks)
+    return {task.task_id: task for task in loaded if task.task_id in task_ids}
+
+
+def _reranked(
+    options: EvalOptions,
+    model: ProcessRewardModel,
+    candidates: Sequence[SampledProgram],
+    tasks: Mapping[str, Task],
+    judge: Judge,
+) -> Reranking:
+    known = all(program.task_id in tasks for program in candidates)
+    return rerank(
+        model,
+        candidates,
+        tasks=tasks,
+        judge=judge if known else None,
+        sizes=options.sizes,
+        n_bootstrap=options.n_bootstrap,
+        seed=options.seed,
+    )
+
+
+def _hacked(
+    options: EvalOptions,
+    model: ProcessRewardModel,
+    labeled: Iterable[LabeledProgram],
+    tasks: Mapping[str, Task],
+    judge: Judge,
+) -> Mapping[str, Mapping[str, Estimate]]:
+    failing = [
+        item.program.episode(tasks[item.program.task_id])
+        for item in labeled
+        if not item.program.passed and item.program.task_id in tasks
+    ]
+    step = max(1, -(-len(failing) // max(1, options.n_probed)))
+    readable = readable_hacks(model, failing[::step][: options.n_probed])
+    if not readable:
+        return {}
+    return hack_gains(model, readable, judge, n_bootstrap=options.n_bootstrap, seed=options.seed)
