@@ -1,11 +1,14 @@
 """A reward model of a real pretrained model: SmolLM2-135M-Instruct on easy MBPP or HumanEval tasks.
 
-The model is asked in its chat template, and its turn is begun with the function's signature, so the tokens
-it samples are the function's body, line by line. A body ends at the closing fence, at the end of the turn, or
-with the first line that is not indented: all three are single tokens, named as end-of-text tokens, so nothing
-is cut or tokenised again. A first pass over short tasks finds those that the model passes sometimes; their
-programs are labelled by binary search with the model itself as completer. Pass rates are not comparable with
-published ones: the tasks are chosen, and the signature is given.
+The model is asked in its chat template, and its turn is begun with the function's signature and `result =`:
+the tokens it samples are the function's body, line by line, and the first label is that of the line so begun.
+A body ends at the closing fence, at the end of the turn, or with the first line that is not indented: all
+three are single tokens, named as end-of-text tokens, so nothing is cut or tokenised again. A body's last line
+therefore has no newline, and its completions may still go on in it.
+
+A first pass over short tasks finds those that the model passes sometimes. Their programs are labelled by
+binary search with the model itself as completer, and the reward models are tested on tasks of their own. Pass
+rates are not comparable with published ones: the tasks are chosen, and the signature is given.
 """
 
 import ast
@@ -13,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -20,7 +24,7 @@ import torch
 from agents.samplers.transformers import TransformersSampler
 from benchmarks.prm_arms import Arm, Study, arm_table, rerank_table, table_head, table_line
 from codegym.task import Task
-from prm.config import PRMConfig, in_validation
+from prm.config import PRMConfig
 from prm.labeling import BinarySearchLabeler
 from prm.lora import LoRAConfig
 from prm.program import LabeledProgram, SampledProgram
@@ -29,12 +33,8 @@ from prm.store import CompletionStore
 
 POLICY = "smollm2"
 SYSTEM = "You write Python functions."
-EXAMPLE = (
-    "Write a function to count the even numbers of a list.\nassert count_even([1, 2, 4]) == 2",
-    "```python\ndef count_even(numbers):\n    count = 0\n    for number in numbers:\n"
-    "        if number % 2 == 0:\n            count += 1\n    return count\n```",
-)
-"""An earlier turn of the chat: without one the model crams everything into one line, which is no process."""
+BEGUN = "\n    result ="
+"""The answer's beginning after the signature: left alone, the model crams all into one line: no process."""
 FENCE = "```"
 DECODING_COST = 2.0
 """Time per sampled token over that per token read, for batches of the size used here."""
@@ -48,7 +48,8 @@ class Scale:
 
     scouted: int  # tasks of the first pass, those with the shortest references
     scouts: int  # programs of each
-    tasks: int  # most tasks to go on with, of those passed sometimes
+    lowest_rate: float  # of them that must pass for a task to be gone on with
+    tasks: int  # most tasks to go on with
     n: int  # programs of each
     labeled: int  # most failing programs to label
     k: int  # completions per prefix
@@ -58,10 +59,22 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(scouted=6, scouts=2, tasks=3, n=4, labeled=4, k=2, max_new_tokens=32, epochs=1.0),
-    "small": Scale(scouted=160, scouts=3, tasks=48, n=8, labeled=260, k=4, max_new_tokens=80, epochs=2.0),
+    "smoke": Scale(
+        scouted=12, scouts=2, lowest_rate=0.0, tasks=6, n=4, labeled=8, k=2, max_new_tokens=32, epochs=1.0
+    ),
+    "small": Scale(
+        scouted=240,
+        scouts=3,
+        lowest_rate=0.1,
+        tasks=40,
+        n=12,
+        labeled=260,
+        k=4,
+        max_new_tokens=72,
+        epochs=3.0,
+    ),
 }
-MEAN_TOKENS = 40
+MEAN_TOKENS = 35
 """Tokens of a program, for the estimate of time."""
 TEST_FRACTION = 0.4
 """Of the tasks: their programs are for testing."""
@@ -90,8 +103,6 @@ def chat_task(task: Task, tokenizer: Any) -> ChatTask | None:
     question, opening = asked
     turns = [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": EXAMPLE[0]},
-        {"role": "assistant", "content": EXAMPLE[1]},
         {"role": "user", "content": question},
     ]
     chat = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -102,8 +113,7 @@ def chat_task(task: Task, tokenizer: Any) -> ChatTask | None:
 
 def _completion(task: Task) -> tuple[str, str]:
     """HumanEval: the prompt is the beginning of the function."""
-    # the last newline is left to the model: its tokenizer merges newline and indentation
-    return "Complete this function.", task.prompt.rstrip("\n")
+    return "Complete this function.", task.prompt.rstrip("\n") + BEGUN
 
 
 def _question(task: Task) -> tuple[str, str] | None:
@@ -111,7 +121,7 @@ def _question(task: Task) -> tuple[str, str] | None:
     for node in ast.parse(task.reference or "").body:
         if isinstance(node, ast.FunctionDef) and node.name == task.entry_point:
             question = ast.get_docstring(ast.parse(task.prompt), clean=False) or ""
-            return question.strip(), f"def {node.name}({ast.unparse(node.args)}):"
+            return question.strip(), f"def {node.name}({ast.unparse(node.args)}):{BEGUN}"
     return None
 
 
@@ -148,18 +158,20 @@ class SmolLM2Study:
     def measure(self) -> str:
         """Do whatever has no row yet, and return the report."""
         self.study.console.print(f"about {self.expected_seconds() / 60:.0f} minutes from the start")
-        held_out = [item for item in self.labels if self._is_held_out(item.program.task_id)]
+        held_out = [item for item in self.labels if item.program.task_id in self.held_out]
         for arm in self.arms():
             self.study.train(arm, {"held-out tasks": held_out}, self.tasks)
-            programs = [program for program in self.programs if self._is_held_out(program.task_id)]
+            programs = [program for program in self.programs if program.task_id in self.held_out]
             sizes = [n for n in (1, 2, 4, 8) if n <= self.scale.n]
             self.study.rerank(arm, "held-out tasks", programs, self.tasks, sizes)
         return self.report()
 
     def arms(self) -> list[Arm]:
         """A low-rank adapter on the whole model, and the head alone."""
-        train = [item for item in self.labels if not self._is_held_out(item.program.task_id)]
+        train = [item for item in self.labels if item.program.task_id not in self.held_out]
+        # so few tasks are better trained on than used to choose among the weights of one run
         common: dict[str, Any] = {
+            "validation_fraction": 0.0,
             "epochs": self.scale.epochs, "batch_size": 16, "micro_batch_tokens": 2048,
             "checkpoint_every": 8, "seed": self.seed,
         }  # fmt: skip
@@ -182,13 +194,11 @@ class SmolLM2Study:
             task_id: sum(p.passed for p in scouts if p.task_id == task_id) / self.scale.scouts
             for task_id in self.scouted
         }
-        sometimes = [task_id for task_id, rate in rates.items() if rate > 0]
+        sometimes = [task_id for task_id, rate in rates.items() if rate >= self.scale.lowest_rate]
         sometimes.sort(key=lambda task_id: abs(rates[task_id] - 0.5))
         chosen = sorted(sometimes[: self.scale.tasks])
-        if len(set(map(self._is_held_out, chosen))) < 2:
-            raise ValueError(
-                f"{len(chosen)} of {len(rates)} tasks were solved: too few to train and to test on"
-            )
+        if len(chosen) < 2:
+            raise ValueError(f"{len(chosen)} tasks were solved: too few to train on some and test on others")
         return {task_id: self.scouted[task_id] for task_id in chosen}
 
     @cached_property
@@ -218,9 +228,11 @@ class SmolLM2Study:
             max_new_tokens=self.scale.max_new_tokens, temperature=self.scale.temperature,
         )  # fmt: skip
 
-    def _is_held_out(self, task_id: str) -> bool:
-        # another seed than that of the split inside training
-        return in_validation(task_id, fraction=TEST_FRACTION, seed=self.seed + 1)
+    @cached_property
+    def held_out(self) -> set[str]:
+        """Tasks for testing, by a hash of seed and id: one at least, and never all."""
+        order = sorted(self.tasks, key=lambda task_id: sha256(f"{self.seed}:{task_id}".encode()).digest())
+        return set(order[: max(1, round(TEST_FRACTION * len(order)))])
 
     # --- cost and report ------------------------------------------------------------------------------------
 
