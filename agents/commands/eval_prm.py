@@ -20,7 +20,7 @@ from codegym.tasks import load_tasks
 from prm.bootstrap import Estimate
 from prm.config import in_validation
 from prm.evaluation import evaluate_prm
-from prm.groupings import Grouping, by_horizon, by_policy, by_position
+from prm.groupings import Grouping, by_horizon, by_policy, by_position, by_verdict
 from prm.hacks import hack_gains, readable_hacks
 from prm.labeling import read_labels
 from prm.model import ProcessRewardModel
@@ -35,8 +35,8 @@ from prm.reranking import SIZES, Reranking, rerank
 class EvalOptions:
     """Measure a reward model on labelled programs; with candidates, in choosing among them too.
 
-    Metrics come with 95 % bootstrap intervals over tasks, by policy, line position and, where the tasks are
-    known, horizon. Hack probes and the majority of outputs run programs and need the tasks.
+    Metrics come with 95 % bootstrap intervals over tasks, by policy, verdict, line position and, where the
+    tasks are known, horizon. Hack probes and the majority of outputs run programs and need the tasks.
     """
 
     prm: Path
@@ -63,6 +63,8 @@ class EvalOptions:
     """Which judge."""
     json: bool = False
     """One JSON object instead of tables for people."""
+    device: str = "cpu"
+    """Where the model computes, for example cuda."""
     threads: int = 0
     """Of torch; 0 for one per core."""
 
@@ -84,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(EvalOptions, args=list(argv), prog="codegym eval-prm")
     disable_progress_bar()
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    model = ProcessRewardModel.from_pretrained(options.prm)
+    model = ProcessRewardModel.from_pretrained(options.prm, device=options.device)
     with make_judge(options.judge) as judge:
         evaluation = evaluate(options, model, judge)
     if options.json:
@@ -109,7 +111,7 @@ def evaluate(options: EvalOptions, model: ProcessRewardModel, judge: Judge) -> E
     programs = [*(item.program for item in labeled), *candidates]
     _check_tokens(model, programs)
     tasks = _tasks(options, dict.fromkeys(program.task_id for program in programs))
-    groupings: dict[str, Grouping] = {"policy": by_policy, "position": by_position}
+    groupings: dict[str, Grouping] = {"policy": by_policy, "verdict": by_verdict, "position": by_position}
     if tasks:
         groupings["horizon"] = by_horizon(tasks)
     return Evaluation(

@@ -122,7 +122,7 @@ def test_json_is_one_object_and_the_same_every_time(prm, files, capsys):
     assert run(prm, files, "--json") == 0
     first = record(capsys)
     assert first["reranking"] is None
-    assert set(first["metrics"]["groups"]) == {"policy", "position", "horizon"}
+    assert set(first["metrics"]["groups"]) == {"policy", "verdict", "position", "horizon"}
     assert run(prm, files, "--json") == 0
     assert record(capsys) == first
 
@@ -158,7 +158,7 @@ def test_programs_of_unknown_tasks_are_measured_without_running_any(prm, labeled
     assert "without tasks: no horizons, probes and majority (unknown task source 'elsewhere'" in output.err
     row = json.loads(output.out)
     assert row["hacks"] == {}
-    assert set(row["metrics"]["groups"]) == {"policy", "position"}
+    assert set(row["metrics"]["groups"]) == {"policy", "verdict", "position"}
     assert "majority" not in row["reranking"]["solved"]
 
 
