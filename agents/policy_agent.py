@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from agents import checkpoint
+from agents import checkpoint, ranks
 from agents.agent import Agent
 from agents.callbacks import MaybeCallback, as_callback, replay_steps
 from agents.losses import adapted_kl_coef, kl_k1, kl_k3, masked_mean
@@ -39,6 +39,8 @@ class PolicyAgent(Agent):
 
     All randomness is a function of the seed and the iteration, so a checkpoint needs no generator's state:
     a run that is killed, loaded and continued ends with the same bits on a CPU as one that never stopped.
+    Started by `torchrun` or `accelerate launch`, processes share the work of each iteration (`agents.ranks`);
+    callbacks run in all of them, the first one logs and saves.
 
     Args:
         policy: A folder or hub name of a causal LM, or such a model, which is then trained in place. The
@@ -89,6 +91,10 @@ class PolicyAgent(Agent):
         super().__init__(env)
         self.config = replace(config or self.config_type(), **settings)
         self.device = get_device(device)
+        ranks.join(self.device)
+        n_tasks = self.config.rollouts_per_iteration // self.config.samples_per_task
+        if n_tasks < ranks.size():
+            raise ValueError(f"{ranks.size()} processes cannot share {n_tasks} tasks per iteration")
         self.policy, self.tokenizer = load_policy(
             policy,
             tokenizer,
@@ -131,18 +137,19 @@ class PolicyAgent(Agent):
         distinct: list[list[int]] = self.tokenizer([task.prompt for task in tasks])["input_ids"]
         with timer.phase("sampling"):
             drawn = self.sampler.sample(
-                distinct,
+                ranks.share(distinct),
                 n=config.samples_per_task,
                 max_new_tokens=config.max_new_tokens,
                 temperature=config.temperature,
-                seed=self._derived_seed("samples"),
+                seed=self._derived_seed(f"samples {ranks.rank()}" if ranks.rank() else "samples"),
             )
-        completions = [completion for group in drawn for completion in group]
+            completions = ranks.gather([completion for group in drawn for completion in group])
         prompts = [prompt for prompt in distinct for _ in range(config.samples_per_task)]
         asked = [task for task in tasks for _ in range(config.samples_per_task)]
         written = [make_episode(task, text) for task, text in zip(asked, completions, strict=True)]
         with timer.phase("judging"):
-            judgements = self._base.judge.judge([(episode.task, episode.source) for episode in written])
+            mine = [(episode.task, episode.source) for episode in ranks.share(written)]
+            judgements = ranks.gather(self._base.judge.judge(mine))
         episodes = [replace(e, judgement=judgement) for e, judgement in zip(written, judgements, strict=True)]
         with timer.phase("rewards"):
             self.scheme = scheme_after(self.scheme, self.iteration * config.rollouts_per_iteration)
@@ -244,12 +251,14 @@ class PolicyAgent(Agent):
         name = tb_log_name or type(self).__name__
         if self._logger is None:
             fresh = reset_num_timesteps or not self.iteration
-            self.set_logger(configure_logger(self.verbose, self.tensorboard_log, name, fresh))
+            if ranks.rank() == 0:
+                self.set_logger(configure_logger(self.verbose, self.tensorboard_log, name, fresh))
+        shown = progress_bar and ranks.rank() == 0
         called = as_callback(callback)
         called.init_callback(self)
         goal = np.inf if total_timesteps is None else total_timesteps
         called.on_training_start({"self": self, "total_timesteps": goal, "tb_log_name": name}, globals())
-        with progress(name.lower(), Console(stderr=True, quiet=not progress_bar)) as report:
+        with progress(name.lower(), Console(stderr=True, quiet=not shown)) as report:
             while (done := self._progress(total_timesteps)) < 1.0:
                 metrics = self.iterate(done, called)
                 for key, value in metrics.items():
@@ -274,7 +283,9 @@ class PolicyAgent(Agent):
 
         The suffix ".zip", which callbacks of Stable-Baselines3 add, is left off.
         """
-        checkpoint.save_agent(self, checkpoint.folder_of(path))
+        if ranks.rank() == 0:
+            checkpoint.save_agent(self, checkpoint.folder_of(path))
+        ranks.wait_for_all()
 
     def save_policy(self, path: str | Path, *, merge: bool = False) -> None:
         """Write the policy alone, for `AutoModelForCausalLM.from_pretrained`, with its tokenizer.
@@ -283,7 +294,9 @@ class PolicyAgent(Agent):
             path: The folder.
             merge: Write a whole model where the policy is an adapter.
         """
-        save_policy(self.policy, self.tokenizer, Path(path), merge=merge)
+        if ranks.rank() == 0:
+            save_policy(self.policy, self.tokenizer, Path(path), merge=merge)
+        ranks.wait_for_all()
 
     @classmethod
     def load(

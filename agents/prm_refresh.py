@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from agents import ranks
 from codegym.storage import write_json
 from codegym.task import Task
 from prm.backbone import load_trained_weights, trained_weights
@@ -51,6 +52,7 @@ class PRMRefresh:
             learning_rate=self.learning_rate,
             seed=self.seed + self.n_done,
         )
+        ranks.equalize(trained_weights(self.prm).values())
         return {"refresh_loss": result.loss, "refresh_programs": result.n_programs}
 
     def save(self, folder: Path) -> None:

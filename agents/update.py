@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from agents import ranks
 from agents.critic import Critic
 from agents.losses import entropy, kl_k3, masked_sum, policy_loss, value_loss
 from agents.policy_config import PolicyConfig
@@ -59,7 +60,13 @@ class Learner:
 
     def step(self, max_grad_norm: float) -> float:
         """Take one step along the accumulated gradient; return the gradient's norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), max_grad_norm)
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        if ranks.size() > 1:
+            for weight in weights:
+                if weight.grad is None:  # this process had no row of the minibatch
+                    weight.grad = torch.zeros_like(weight)
+            ranks.add_up(weight.grad for weight in weights)
+        norm = nn.utils.clip_grad_norm_(weights, max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
@@ -87,12 +94,13 @@ def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
 def micro_batches(
     batch: RolloutBatch, rows: Sequence[int], max_tokens: int
 ) -> Iterator[tuple[Tensor, int, int]]:
-    """Split rows into groups of like length.
+    """Split rows, or this process's share of them, into groups of like length.
 
     Yields:
         Rows [b], the first column that one of them wrote, and the column after their last token.
     """
     lengths = batch.lengths.tolist()
+    rows = ranks.share_by_cost(rows, lengths.__getitem__)
     for plan in plan_batches([lengths[row] for row in rows], max_tokens):
         chosen = torch.tensor([rows[place] for place in plan], device=batch.ids.device)
         yield chosen, int(batch.prompt_lengths[chosen].min()), int(batch.lengths[chosen].max())
@@ -110,6 +118,7 @@ def each_token(batch: RolloutBatch, max_tokens: int, compute: Callable[[Tensor, 
     filled = torch.zeros_like(batch.logprobs)
     for rows, first, last in micro_batches(batch, range(len(batch)), max_tokens):
         filled[rows, first:last] = compute(batch.ids[rows, :last], first)
+    ranks.add_up([filled])
     return filled.masked_fill(~batch.mask, 0.0)
 
 
@@ -177,8 +186,13 @@ def update(
             if critic is not None:
                 sums.add(critic_grad_norm=critic.step(config.max_grad_norm), critic_steps=1)
             if move_policy and unit:
-                n_seen = sums.total("policy_tokens") - n_before
-                kl = (sums.total("approx_kl") - kl_before) / max(n_seen, 1.0)
+                seen = ranks.add_up_numbers(
+                    {
+                        "kl": sums.total("approx_kl") - kl_before,
+                        "tokens": sums.total("policy_tokens") - n_before,
+                    }
+                )
+                kl = seen["kl"] / max(seen["tokens"], 1.0)
                 if config.target_kl is not None and kl > 1.5 * config.target_kl:
                     policy.optimizer.zero_grad(set_to_none=True)
                     move_policy = False
@@ -222,9 +236,12 @@ class _Sums:
             "critic_grad_norm": "critic_steps",
             "value_loss": "value_tokens",
         }
+        # steps and their norms are those of all processes already
+        mine = {name: total for name, total in self._totals.items() if not name.endswith(("_norm", "_steps"))}
+        totals = {**self._totals, **ranks.add_up_numbers(mine)}
         means = {
-            name: total / max(self._totals[units.get(name, "policy_tokens")], 1.0)
-            for name, total in self._totals.items()
+            name: total / max(totals[units.get(name, "policy_tokens")], 1.0)
+            for name, total in totals.items()
             if not name.endswith(("_tokens", "_steps"))
         }
         if "policy_gradient_loss" in means:
