@@ -9,6 +9,7 @@ from codegym.table import resolve
 
 COMMANDS = {
     "psgpo": "agents.commands.psgpo:main",
+    "train": "agents.commands.train:main",
     "judge": "agents.commands.judge:main",
     "label": "agents.commands.label:main",
     "train-prm": "agents.commands.train_prm:main",
@@ -19,6 +20,7 @@ COMMANDS = {
 }
 SUMMARY = {
     "psgpo": "run the whole method: SFT, RL baseline, labels, PRM, PSGPO, oracle, evaluation, report",
+    "train": "train one agent (psgpo, grpo or rloo) on one task source, resumably",
     "judge": "judge files against a task's tests",
     "label": "label the lines of programs, resumably, or show labels beside tokens",
     "train-prm": "train a process reward model on labelled programs, resumably",

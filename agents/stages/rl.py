@@ -1,14 +1,11 @@
 """Stages baseline, psgpo and oracle: the same agent and rollouts, paid in three ways."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents.checkpoint import settle, whole_folder
 from agents.critic import CriticInit
@@ -18,32 +15,13 @@ from agents.progress import Report
 from agents.psgpo import PSGPO
 from agents.stages.context import Context, Metrics, peak_memory_mb
 from agents.stages.labels import make_labeler
+from agents.training import CURVE, CURVE_KEYS, LAST, train_to_folder
 from codegym.rewards import LineScorer, RewardScheme
 from codegym.rewards.process import ProcessReward
 from codegym.rewards.wrapper import RewardWrapper
-from codegym.storage import append_rows, read_rows, write_text
+from codegym.storage import read_rows
 from prm.model import ProcessRewardModel
 from prm.reference import ReferenceScorer
-
-LAST, CURVE, POLICY = "last", "curve.jsonl", "policy"
-CURVE_KEYS = {
-    "success_rate": "rollout/success_rate",
-    "reward": "rollout/ep_rew_mean",
-    "lines": "codegen/lines_per_program",
-    "tokens": "codegen/tokens_per_program",
-    "finished": "codegen/finished",
-    "steps_addressed": "codegen/steps_addressed",
-    "prefix_correct": "codegen/prefix_correct",
-    "kl": "train/kl_per_program",
-    "clip_fraction": "train/clip_fraction",
-    "explained_variance": "train/explained_variance",
-    "score_on_failing": "prm/score_on_failing",
-    "gap": "prm/gap",
-    "sampling_tokens_per_s": "time/sampled_tokens_per_second",
-    "update_tokens_per_s": "time/updated_tokens_per_second",
-    "verdicts_per_s": "time/verdicts_per_second",
-}
-"""Columns of `curve.jsonl`, and the logger keys they come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,31 +70,11 @@ def train_arm(context: Context, report: Report, arm: Arm) -> Metrics:
     agent = _agent(context, arm, prm, refresh)
     if refresh is not None:
         refresh.labeler = make_labeler(context, agent.sampler)
-    _iterate(agent, folder, report, arm.checkpoints)
-    _save_policy(agent, folder / POLICY)
+    train_to_folder(agent, folder, report, n_kept=arm.checkpoints)
     if prm is not None and arm.pays == "prm":
         with whole_folder(folder / "prm") as draft:
             prm.save_pretrained(draft)
     return _summary(list(read_rows(folder / CURVE)))
-
-
-def _iterate(agent: PSGPO, folder: Path, report: Report, checkpoints: int) -> None:
-    total = agent.config.n_iterations
-    milestones = {round(total * (step + 1) / checkpoints) for step in range(checkpoints)}
-    _keep_rows(folder / CURVE, agent.iteration)
-    agent.set_logger(_logger(folder))
-    while agent.iteration < total:
-        metrics = agent.iterate(agent.iteration / total)
-        for key, value in metrics.items():
-            agent.logger.record(key, value)
-        agent.logger.dump(agent.num_timesteps)
-        # the row before the checkpoint: a row too many is cut on resume, a missing one would stay missing
-        _append_row(folder / CURVE, agent.iteration, metrics)
-        if agent.iteration in milestones:
-            _save_policy(agent, folder / f"step-{agent.iteration}")
-        agent.save(folder / LAST)
-        report(agent.iteration, total, {"pass": metrics["rollout/success_rate"]})
-    agent.logger.close()
 
 
 def _scheme(context: Context, arm: Arm, prm: ProcessRewardModel | None) -> RewardScheme | None:
@@ -155,32 +113,6 @@ def _agent(context: Context, arm: Arm, prm: ProcessRewardModel | None, refresh: 
         rl, critic_init=arm.critic_init or rl.critic_init, n_iterations=arm.n_iterations or rl.n_iterations
     )
     return PSGPO(context.path / "sft", env, rl, prm=prm, seed=context.config.seed, **watched)
-
-
-def _logger(folder: Path) -> Logger:
-    """TensorBoard where it is installed; the curve is in `curve.jsonl` in any case."""
-    try:
-        return Logger(str(folder), [make_output_format("tensorboard", str(folder / "tensorboard"))])
-    except AssertionError:  # how Stable-Baselines3 says that tensorboard is missing
-        return Logger(str(folder), [])
-
-
-def _save_policy(agent: PSGPO, folder: Path) -> None:
-    with whole_folder(folder) as draft:
-        agent.policy.save_pretrained(draft)
-        agent.tokenizer.save_pretrained(draft)
-
-
-def _append_row(path: Path, iteration: int, metrics: Mapping[str, float]) -> None:
-    known = {name: metrics[key] for name, key in CURVE_KEYS.items() if np.isfinite(metrics.get(key, np.nan))}
-    append_rows(path, [{"iteration": iteration, **known}])
-
-
-def _keep_rows(path: Path, n_iterations: int) -> None:
-    """Cut rows of iterations that the checkpoint does not know."""
-    rows = [row for row in read_rows(path) if row["iteration"] <= n_iterations]
-    if path.exists():
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from agents.run_folder import open_run
 from agents.stages import STAGES, Context
 from agents.stages.evaluate import _choose
 from agents.stages.labels import _audited, checkpoints, make_labeler
-from agents.stages.rl import _keep_rows, _summary
+from agents.stages.rl import _summary
 from agents.stages.sft import corpus
+from agents.training import keep_rows
 from codegym import Verdict
 from codegym.storage import append_rows, read_rows
 from prm.program import SampledProgram
@@ -72,9 +73,9 @@ def test_the_audit_takes_failing_programs_spread_over_the_list():
 def test_a_curve_is_cut_back_to_the_checkpoint(tmp_path):
     path = tmp_path / "curve.jsonl"
     append_rows(path, ({"iteration": number, "success_rate": 0.5} for number in range(1, 6)))
-    _keep_rows(path, 3)
+    keep_rows(path, 3)
     assert [item["iteration"] for item in read_rows(path)] == [1, 2, 3]
-    _keep_rows(tmp_path / "absent.jsonl", 3)
+    keep_rows(tmp_path / "absent.jsonl", 3)
     assert not (tmp_path / "absent.jsonl").exists()
 
 
