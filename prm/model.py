@@ -164,8 +164,10 @@ class ProcessRewardModel(nn.Module):
         """Tokenise episodes with the model's own tokenizer, prompt and completion apart."""
         if not episodes:
             return []
-        prompts = self.tokenizer([episode.task.prompt for episode in episodes])["input_ids"]
-        texts = [episode.completion for episode in episodes]
+        # hostile text may hold lone surrogates, which tokenizers refuse
+        texts = [episode.task.prompt.encode(errors="replace").decode() for episode in episodes]
+        prompts = self.tokenizer(texts)["input_ids"]
+        texts = [episode.completion.encode(errors="replace").decode() for episode in episodes]
         completions = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [
             encode(prompt, completion, episode.lines, self.newlines)

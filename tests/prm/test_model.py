@@ -46,6 +46,11 @@ def test_blank_and_comment_lines_score_zero(random_model: MakeModel) -> None:
     assert scores[2] != 0
 
 
+def test_lone_surrogates_score_as_the_question_marks_that_they_become(random_model: MakeModel) -> None:
+    hostile, plain = random_model().score([episode("a = '\ud800'", "\udfff"), episode("a = '?'", "?")])
+    assert hostile == pytest.approx(plain)
+
+
 def test_empty_programs_have_no_scores(random_model: MakeModel) -> None:
     model = random_model()
     assert [row.tolist() for row in model.score([episode(), episode()])] == [[], []]

@@ -37,13 +37,17 @@ TASK = Task(
     tests=(CallTest(args=(), expected=1),),
     reference=" a = 1\n return a\n",
 )
-PROGRAMS = ([" a = 2", " # why", " return a"], [" return 1"], [], [" x = '\u2028\x00é'", "\t\r"])
+PROGRAMS = ([" a = 2", " # why", " return a"], [" return 1"], [], [" x = '\ud800\u2028\x00é'", "\t\r"])
 CLIENT = """
 import json, sys, time
+from pathlib import Path
 from codegym import Episode, Task
 from codegym.rewards.remote import RemoteScorer
 path, number = sys.argv[1], int(sys.argv[2])
 scorer = RemoteScorer(path)
+Path(path).with_name(f"ready{number}").touch()
+while len(list(Path(path).parent.glob("ready*"))) < 4:
+    time.sleep(0.01)
 found = []
 for turn in range(10):
     lines = (f" a = {number}", f" return {turn}")
@@ -105,8 +109,8 @@ def test_the_scorer_sees_the_very_text(path):
         return [0.0] * len(episode.lines)
 
     with ScorerServer(ScriptedScorer(score), path), RemoteScorer(path) as remote:
-        remote.score(episodes([*PROGRAMS, ["\ud800"]]))
-    assert seen == [(TASK.prompt, tuple(lines)) for lines in [*PROGRAMS, ["\ud800"]]]
+        remote.score(episodes())
+    assert seen == [(TASK.prompt, tuple(lines)) for lines in PROGRAMS]
 
 
 def test_four_processes_share_batches_and_get_their_own_scores(random_model, path):
