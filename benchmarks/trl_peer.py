@@ -45,7 +45,7 @@ MISSING = """{python} cannot run TRL's arms:
 Make an environment that can, and name its interpreter:
   python -m venv ~/trl && ~/trl/bin/pip install -e {checkout} 'trl==1.16.*'
   python -m benchmarks.trl_peer --trl-python ~/trl/bin/python
-or leave TRL out: --arms ppo psgpo"""
+or leave TRL out: --arms ppo psgpo grpo rloo"""
 
 
 @dataclass(frozen=True, kw_only=True)

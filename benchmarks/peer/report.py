@@ -27,7 +27,8 @@ NOTES = """\
   iterations; the others draw eight per prompt and compare them with each other.
 - Losses and KL terms are each one's defaults (none for `trl_grpo`), but for `trl_rloo`, which has the KL term
   of `ppo` and `rloo`: its own is five times as strong.
-- Our settings are the project's defaults; TRL's learning rate is chosen by a sweep.
+- Our settings are the project's defaults. TRL starts from the same learning rate, unless a sweep has found a
+  better one.
 - `psgpo` has more than the others: a reward model trained beforehand and refreshed within the clock, both on
   exact labels from the tasks' traces.
 """
