@@ -1,26 +1,38 @@
-"""Attention for decoding on a CPU, where each row adds one token to its cache."""
+"""Attention for decoding, where each row adds one token to what its cache holds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from agents.samplers.cache import SharedPrefixCache, has_full_attention
+
 NAME = "codegym_decode"
+_decoding: ContextVar[SharedPrefixCache | None] = ContextVar("decoding", default=None)
+
+
+def shares_prefixes(model: PreTrainedModel) -> bool:
+    """Whether a model can decode with a `SharedPrefixCache`.
+
+    It must call its attention through transformers' `AttentionInterface`, use PyTorch's fused attention, and
+    attend to all earlier tokens in all layers.
+    """
+    return (
+        bool(getattr(model, "_supports_attention_backend", False))
+        and model.config._attn_implementation == "sdpa"
+        and has_full_attention(model.config)
+    )
 
 
 @contextmanager
 def decoding_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, a CPU model that uses PyTorch's fused attention decodes with `attend_to_cache`.
-
-    The fused kernel splits its work over blocks of queries; with one query per row there is nothing to split,
-    and two batched matrix products take half of its time. Elsewhere the model is left as it is.
-    """
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    """Within the block, a model that `shares_prefixes` asks `attend`; another is left as it is."""
+    if not shares_prefixes(model):
         yield
         return
     model.set_attn_implementation(NAME)
@@ -30,7 +42,22 @@ def decoding_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation("sdpa")
 
 
-def attend_to_cache(
+def is_decoding(model: PreTrainedModel) -> bool:
+    """Whether the model is within a block of `decoding_attention` that applies to it."""
+    return bool(model.config._attn_implementation == NAME)
+
+
+@contextmanager
+def attending_to(cache: SharedPrefixCache) -> Iterator[None]:
+    """Within the block, and in this thread only, one token per row attends to what `cache` holds."""
+    token = _decoding.set(cache)
+    try:
+        yield
+    finally:
+        _decoding.reset(token)
+
+
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -39,35 +66,38 @@ def attend_to_cache(
     dropout: float = 0.0,
     scaling: float | None = None,
     **options: Any,
-) -> tuple[Tensor, None]:
-    """Attend from one token per row; longer queries go to PyTorch's fused attention.
+) -> tuple[Tensor, Tensor | None]:
+    """Attend to the cache of `attending_to`; outside of such a block, PyTorch's fused attention.
 
     Args:
-        module: The layer that asks.
+        module: The layer that asks; its `layer_idx` says which of the cache's layers is meant.
         query: [B, heads, tokens, head size]
-        key: [B, key heads, columns, head size]; heads are a multiple of key heads.
+        key: [B, key heads, tokens, head size]; heads are a multiple of key heads.
         value: Like `key`.
-        attention_mask: What may be attended to; None: everything. Boolean. [B, 1, tokens, columns]
-        dropout: Share of weights to drop.
+        attention_mask: Only used outside of a block: the cache knows what a row may attend to.
+        dropout: Share of weights to drop; likewise.
         scaling: Factor of the scores; None: the inverse root of the head size.
         options: Those of transformers' attention functions.
 
     Returns:
         [B, tokens, heads, head size], and no weights.
+
+    Raises:
+        NotImplementedError: If the layer adds a bias to its scores.
     """
-    batch, heads, tokens, size = query.shape
-    if tokens != 1 or dropout or options.get("position_bias") is not None:
+    cache = _decoding.get()
+    if cache is None:
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return fused
-    key_heads = key.shape[1]
-    grouped = (query * (size**-0.5 if scaling is None else scaling)).view(batch, key_heads, -1, size)
-    scores = torch.matmul(grouped, key.transpose(2, 3))
-    if attention_mask is not None:
-        scores = scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
-    return torch.matmul(scores.softmax(-1), value).view(batch, 1, heads, size), None
+    if options.get("position_bias") is not None:
+        raise NotImplementedError(f"{type(module).__name__} adds a position bias, which decoding leaves out")
+    batch, heads, _, size = query.shape
+    grouped = (query * (size**-0.5 if scaling is None else scaling)).view(batch, key.shape[1], -1, size)
+    layer: int = module.layer_idx  # type: ignore[assignment]  # every layer that caches has one
+    return cache.attend(layer, grouped).reshape(batch, 1, heads, value.shape[3]), None
 
 
-AttentionInterface.register(NAME, attend_to_cache)
+AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -2,27 +2,34 @@
 
 import inspect
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from agents.samplers.attention import decoding_attention
-from agents.samplers.cache import SlotCache, full_attention_layers
+from agents.samplers.attention import attending_to, decoding_attention, is_decoding
+from agents.samplers.cache import SharedPrefixCache, fill_gaps
 from agents.samplers.contract import check_request, end_tokens, make_completion, weights_identity
+from agents.samplers.drawing import draw
 from prm.batching import plan_batches
 from prm.completion import Completion
 
 COMPACT_BELOW = 0.85
 """Share of unfinished rows below which finished ones are dropped from the batch."""
+ROWS_PER_WORKER = 48
+"""Fewer rows than this do not make a thread of their own worthwhile: each reads the model's weights."""
+MAX_WORKERS = 4
+"""More threads than this wait for Python's lock most of the time."""
 
 
 class TransformersSampler:
     """Draws completions with a key-value cache of its own; implements `prm.completion.Completer`.
 
-    Rows are sorted by prompt length and decoded in batches. Equal prompts are read once, whatever `n`. Rows
-    that ended are dropped from the batch as it goes. A row's draws depend on the seed and on its place among
+    Rows are sorted by prompt length and decoded in batches. Equal prompts are read and stored once, whatever
+    `n`. Rows that ended are dropped from the batch as it goes. On a CPU a large batch is shared out among
+    threads that decode independently of each other. A row's draws depend on the seed and on its place among
     the prompts, not on how rows were batched.
 
     Args:
@@ -38,7 +45,7 @@ class TransformersSampler:
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch_size: int = 256,
-        prefill_tokens: int = 2048,
+        prefill_tokens: int = 4096,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("prefill_tokens", prefill_tokens)):
             if value < 1:
@@ -48,7 +55,6 @@ class TransformersSampler:
         self.batch_size = batch_size
         self.prefill_tokens = prefill_tokens
         self.end_tokens = torch.tensor(end_tokens(model, tokenizer), device=model.device)
-        self.n_slot_layers = full_attention_layers(model.config)
         self.accepts = set(inspect.signature(model.forward).parameters)
 
     @property
@@ -90,58 +96,60 @@ class TransformersSampler:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad(), decoding_attention(self.model):
+            with decoding_attention(self.model):
                 for first in range(0, len(order), self.batch_size):
                     chunk = order[first : first + self.batch_size]
-                    draws = uniforms[chunk].to(self.model.device)
-                    texts = self._decode([rows[row] for row in chunk], draws, temperature)
-                    for row, completion in zip(chunk, texts, strict=True):
+                    for row, completion in self._decode_in_threads(rows, chunk, uniforms, temperature):
                         completions[row] = completion
         finally:
             self.model.train(was_training)
         done = [completion for completion in completions if completion is not None]
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
+    def _decode_in_threads(
+        self, rows: list[tuple[int, ...]], chunk: list[int], uniforms: Tensor, temperature: float
+    ) -> list[tuple[int, Completion]]:
+        """Complete the rows `chunk`, and say which is which.
+
+        Threads that decode a share of the rows each need not meet after every operation, as the threads of
+        one operation must: on a busy machine that is most of the time.
+        """
+
+        def decode(share: list[int]) -> list[tuple[int, Completion]]:
+            drawn = self._decode([rows[row] for row in share], uniforms[share], temperature)
+            return list(zip(share, drawn, strict=True))
+
+        n_threads = torch.get_num_threads()
+        n_workers = min(n_threads, len(chunk) // ROWS_PER_WORKER, MAX_WORKERS)
+        if self.model.device.type != "cpu" or n_workers < 2:
+            return decode(chunk)
+        shares = _share_out(rows, chunk, n_workers)
+        try:
+            with ThreadPoolExecutor(
+                n_workers, initializer=torch.set_num_threads, initargs=(n_threads // n_workers,)
+            ) as pool:
+                return [item for done in pool.map(decode, shares) for item in done]
+        finally:
+            torch.set_num_threads(n_threads)  # for threads that start later
+
     def _decode(
         self, prompts: list[tuple[int, ...]], uniforms: Tensor, temperature: float
     ) -> list[Completion]:
         """Complete one batch of prompts, sorted by length. `uniforms`: [rows, max_new_tokens]."""
-        batch = _Batch(self, prompts, max_new_tokens=uniforms.shape[1])
-        logits = batch.prefill(prompts)
-        for step in range(uniforms.shape[1]):
-            tokens, logprobs = draw(logits, uniforms[batch.row, step], temperature)
-            batch.record(step, tokens, logprobs)
-            if not batch.n_alive or step + 1 == uniforms.shape[1]:
-                break
-            if batch.n_alive < COMPACT_BELOW * len(batch.row):
-                tokens = tokens[batch.compact()]
-            logits = batch.forward(tokens, step)
-        return batch.completions()
-
-
-def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Draw one token per row by inverting the cumulative distribution.
-
-    One uniform number per row, not one per vocabulary entry: `torch.multinomial` costs more than a small
-    model's whole forward pass.
-
-    Args:
-        logits: [B, V]
-        uniforms: Numbers in [0, 1), float64. [B]
-        temperature: Divides the logits; 0 takes the likeliest token.
-
-    Returns:
-        Tokens [B] and their log-probabilities [B].
-    """
-    if temperature == 0:
-        logprobs = logits.float().log_softmax(-1)
-        tokens = logprobs.argmax(-1)
-    else:
-        logprobs = (logits.float() / temperature).log_softmax(-1)
-        cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
-        tokens = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
-        tokens.clamp_(max=logits.shape[1] - 1)
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+        # Inference mode is faster, but a model whose code keeps tensors of it could not be trained with them.
+        with torch.inference_mode() if is_decoding(self.model) else torch.no_grad():
+            uniforms = uniforms.to(self.model.device)
+            batch = _Batch(self, prompts, max_new_tokens=uniforms.shape[1])
+            logits = batch.prefill(prompts)
+            for step in range(uniforms.shape[1]):
+                tokens, logprobs = draw(logits, uniforms[batch.row, step], temperature)
+                batch.record(step, tokens, logprobs)
+                if not batch.n_alive or step + 1 == uniforms.shape[1]:
+                    break
+                if batch.n_alive < COMPACT_BELOW * len(batch.row):
+                    tokens = tokens[batch.compact()]
+                logits = batch.forward(tokens, step)
+            return batch.completions()
 
 
 class _Batch:
@@ -164,43 +172,41 @@ class _Batch:
         self.prompt_lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         columns = torch.arange(self.columns + max_new_tokens, device=device)
         self.mask = columns >= (self.columns - self.prompt_lengths)[:, None]
-        n_slots = sampler.n_slot_layers
         self.cache = (
-            SlotCache(n_slots, n_rows, self.columns, max_new_tokens)
-            if n_slots
+            SharedPrefixCache(self.model.config, max_new_tokens)
+            if is_decoding(self.model) and "position_ids" in sampler.accepts
             else DynamicCache(config=self.model.config)
         )
 
     def prefill(self, prompts: list[tuple[int, ...]]) -> Tensor:
         """Read the prompts, each distinct one once; return each row's next-token logits. [rows, V]."""
-        if not isinstance(self.cache, SlotCache):
-            logits, sequence = self._read(prompts)
+        distinct = list(dict.fromkeys(prompts))
+        place = {prompt: i for i, prompt in enumerate(distinct)}
+        sequence = torch.tensor([place[prompt] for prompt in prompts], device=self.model.device)
+        if not isinstance(self.cache, SharedPrefixCache):
+            logits = self._call(*self._pad(distinct))
             self.cache.batch_select_indices(sequence)
             return logits[sequence]
         parts = []
-        for rows in plan_batches([len(prompt) for prompt in prompts], self.sampler.prefill_tokens):
-            slots = slice(rows[0], rows[-1] + 1)  # sorted by length already, so a part is a run of rows
-            logits, sequence = self._read(prompts[slots], slots)
-            parts.append(logits[sequence])
-        self.cache.window.filling = None
+        for group in plan_batches([len(prompt) for prompt in distinct], self.sampler.prefill_tokens):
+            first, last = group[0], group[-1]  # sorted by length already, so a group is a run of prompts
+            ids, mask, positions = self._pad(distinct[first : last + 1])
+            continued = sequence[(sequence >= first) & (sequence <= last)] - first
+            self.cache.start_group(continued, mask)
+            parts.append(self._call(ids, mask, positions)[continued])
         return torch.cat(parts)
 
-    def _read(self, prompts: list[tuple[int, ...]], slots: slice | None = None) -> tuple[Tensor, Tensor]:
-        """Run the model over distinct prompts; return their logits and which of them each row has."""
-        distinct = list(dict.fromkeys(prompts))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        device = self.model.device
-        sequence = torch.tensor([place[prompt] for prompt in prompts], device=device)
-        width = max(map(len, distinct))
-        ids = torch.zeros((len(distinct), width), dtype=torch.long)
-        mask = torch.zeros((len(distinct), width), dtype=torch.bool)
-        for i, prompt in enumerate(distinct):
+    def _pad(self, prompts: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, aligned on the right, mask and positions. [prompts, longest] each."""
+        width = max(map(len, prompts))
+        ids = torch.zeros((len(prompts), width), dtype=torch.long)
+        mask = torch.zeros((len(prompts), width), dtype=torch.bool)
+        for i, prompt in enumerate(prompts):
             ids[i, width - len(prompt) :] = torch.tensor(prompt)
             mask[i, width - len(prompt) :] = True
-        if isinstance(self.cache, SlotCache) and slots is not None:
-            self.cache.window.filling = (slots, sequence)
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        return self._call(ids.to(device), mask.to(device), positions.to(device)), sequence
+        device = self.model.device
+        return ids.to(device), mask.to(device), positions.to(device)
 
     def record(self, step: int, tokens: Tensor, logprobs: Tensor) -> None:
         """Note the tokens drawn at `step`, one per slot, and who ended with them."""
@@ -214,31 +220,27 @@ class _Batch:
         self.n_alive = int(self.alive.sum())
 
     def compact(self) -> Tensor:
-        """Drop the slots that ended; return which slots stay, in their new order. [n_alive].
-
-        Survivors from the back move into the gaps in front, so that few rows of the cache are copied.
-        """
-        n = self.n_alive
-        index = torch.arange(n, device=self.alive.device)
-        index[~self.alive[:n]] = self.alive[n:].nonzero().flatten() + n
-        self.row, self.prompt_lengths = self.row[index], self.prompt_lengths[index]
-        self.mask, self.alive = self.mask[index], self.alive[index]
-        if isinstance(self.cache, SlotCache):
-            self.cache.keep(index, start=self.columns - int(self.prompt_lengths.max()))
+        """Drop the slots that ended; return which slots stay, in their new order. [n_alive]."""
+        if isinstance(self.cache, SharedPrefixCache):
+            index = self.cache.keep(self.alive)
         else:
+            index = fill_gaps(self.alive)
             self.cache.batch_select_indices(index)
+            self.mask = self.mask[index]
+        self.row, self.prompt_lengths = self.row[index], self.prompt_lengths[index]
+        self.alive = self.alive[index]
         return index
 
     def forward(self, tokens: Tensor, step: int) -> Tensor:
         """Feed each slot the token drawn at `step`; return the next token's logits. [slots, V]."""
-        end = self.columns + step
-        start = 0
-        if isinstance(self.cache, SlotCache):
-            start, self.cache.window.end = self.cache.window.start, end
         positions = (self.prompt_lengths + step)[:, None]
-        return self._call(tokens[:, None], self.mask[:, start : end + 1], positions)
+        if not isinstance(self.cache, SharedPrefixCache):
+            return self._call(tokens[:, None], self.mask[:, : self.columns + step + 1], positions)
+        self.cache.start_step()
+        with attending_to(self.cache):
+            return self._call(tokens[:, None], None, positions)
 
-    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    def _call(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
         optional: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
         accepted = {name: value for name, value in optional.items() if name in self.sampler.accepts}
         output = self.model(
@@ -260,3 +262,18 @@ class _Batch:
             make_completion(self.sampler.tokenizer, tokens[:length], logprobs[:length], finished)
             for tokens, logprobs, length, finished in drawn
         ]
+
+
+def _share_out(rows: list[tuple[int, ...]], chunk: list[int], n_shares: int) -> list[list[int]]:
+    """Deal rows to shares of about equal size and mix of lengths, equal prompts together where possible."""
+    largest = -(-len(chunk) // n_shares)
+    runs: list[list[int]] = []
+    for row in chunk:
+        if runs and rows[runs[-1][0]] == rows[row] and len(runs[-1]) < largest:
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    shares: list[list[int]] = [[] for _ in range(n_shares)]
+    for run in runs:
+        min(shares, key=len).extend(run)
+    return [share for share in shares if share]

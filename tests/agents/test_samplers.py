@@ -1,21 +1,27 @@
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
     GenerationConfig,
     GPT2Config,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
 from agents.samplers import SAMPLERS, make_sampler
-from agents.samplers.cache import SlotCache, full_attention_layers
-from agents.samplers.transformers import TransformersSampler, draw
+from agents.samplers import transformers as sampling
+from agents.samplers.attention import shares_prefixes
+from agents.samplers.drawing import draw
+from agents.samplers.transformers import TransformersSampler
 from codegym.errors import UnknownNameError
 from prm.completion import Completer
 
@@ -52,7 +58,12 @@ CONFIGS = {
         vocab_size=len(VOCABULARY), n_embd=32, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=EOS
     ),
     "sliding": MistralConfig(**SHAPE, sliding_window=8),
+    "sliding in turns": Gemma2Config(**SHAPE, sliding_window=8, head_dim=8),
+    "position bias": BloomConfig(
+        vocab_size=len(VOCABULARY), hidden_size=32, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=EOS
+    ),
 }
+SHARING = {"llama", "qwen2", "gpt2"}
 
 
 def make_model(name="llama", sharpness=4.0):
@@ -63,6 +74,12 @@ def make_model(name="llama", sharpness=4.0):
             if parameter.dim() > 1:
                 parameter.mul_(sharpness)
     return model
+
+
+def growing_rope_model():
+    """Positions beyond 16 change its frequencies, which it keeps, for all rows of a batch."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    return LlamaForCausalLM(LlamaConfig(**SHAPE, max_position_embeddings=16, rope_parameters=rope)).eval()
 
 
 def make_prompts(n, longest=17):
@@ -154,6 +171,16 @@ def test_sampling_leaves_global_randomness_and_the_model_alone(tokenizer):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", [*sorted(CONFIGS), "growing rope"])
+def test_a_model_can_be_trained_and_copied_after_it_was_sampled_from(tokenizer, name):
+    model = make_model(name) if name in CONFIGS else growing_rope_model()
+    groups = TransformersSampler(model, tokenizer).sample(make_prompts(3), n=2, max_new_tokens=30)
+    ids = torch.tensor([groups[0][0].token_ids])
+    deepcopy(model)(ids, labels=ids).loss.backward()
+    model(ids, labels=ids).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_an_ended_text_has_its_end_token_and_no_more(tokenizer):
     groups = TransformersSampler(make_model(), tokenizer).sample(make_prompts(20), n=3, max_new_tokens=40)
     finished = [completion for completion in flat(groups) if completion.finished]
@@ -205,6 +232,19 @@ def test_rows_that_ended_are_not_computed_any_more(tokenizer):
     alive = [sum(len(c.token_ids) > step for c in flat(groups)) for step in range(1, len(rows))]
     assert all(
         computed <= max(needed / 0.85 + 1, 1) for computed, needed in zip(rows[1:], alive, strict=True)
+    )
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 1000])
+def test_drawing_is_the_inverse_of_the_running_sum_for_any_vocabulary(size):
+    generator = torch.Generator().manual_seed(size)
+    logits = torch.randn((200, size), generator=generator, dtype=torch.float64) * 3
+    uniforms = torch.rand(200, generator=generator, dtype=torch.float64)
+    expected = torch.searchsorted(logits.softmax(-1).cumsum(-1), uniforms[:, None], right=True)[:, 0]
+    tokens, logprobs = draw(logits, uniforms, 1.0)
+    assert torch.equal(tokens, expected.clamp(max=size - 1))
+    torch.testing.assert_close(
+        logprobs.double(), logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0], atol=1e-5, rtol=1e-5
     )
 
 
@@ -273,23 +313,56 @@ def test_a_model_without_an_end_token_is_refused(tokenizer):
         TransformersSampler(model, bare)
 
 
-def test_models_with_other_than_full_attention_use_their_own_cache():
-    counts = {name: full_attention_layers(config) for name, config in CONFIGS.items()}
-    assert counts == {"llama": 2, "qwen2": 2, "gpt2": 2, "sliding": 0}
+def test_architectures_that_do_not_fit_use_their_own_cache():
+    assert {name for name in CONFIGS if shares_prefixes(make_model(name))} == SHARING
 
 
-def test_dropping_rows_copies_only_those_that_move():
-    cache = SlotCache(1, rows=4, prompt_columns=2, new_columns=1)
-    states = torch.arange(4.0)[:, None, None, None].expand(4, 1, 2, 3).contiguous()
-    cache.window.filling = (slice(0, 4), torch.arange(4))
-    cache.update(states, states, 0)
-    cache.window.filling = None
-    storage = cache.layers[0].keys.data_ptr()
-    cache.keep(torch.tensor([0, 3]), start=1)  # row 1 and 2 ended; 3 moves into the gap
-    keys, _ = cache.update(torch.full((2, 1, 1, 3), 9.0), torch.full((2, 1, 1, 3), 9.0), 0)
-    assert keys[:, 0, :, 0].tolist() == [[0.0, 9.0], [3.0, 9.0]]
-    assert cache.layers[0].keys.data_ptr() == storage
-    assert cache.get_seq_length() == 1
+@pytest.mark.parametrize("name", sorted(SHARING))
+def test_sharing_prompts_changes_nothing(tokenizer, name):
+    shared, plain = make_model(name), make_model(name)
+    plain.set_attn_implementation("eager")  # which leaves the model to its own cache
+    prompts = make_prompts(7)
+    one, other = (
+        flat(TransformersSampler(model, tokenizer).sample(prompts, n=5, max_new_tokens=25, seed=4))
+        for model in (shared, plain)
+    )
+    assert [completion.token_ids for completion in one] == [completion.token_ids for completion in other]
+    for a, b in zip(one, other, strict=True):
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 3, 100])
+def test_threads_that_share_the_rows_out_draw_the_same(tokenizer, n):
+    model, prompts = make_model(), make_prompts(-(-120 // n))
+    before = torch.get_num_threads()
+    drawn = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            drawn.append(
+                TransformersSampler(model, tokenizer).sample(prompts, n=n, max_new_tokens=12, seed=2)
+            )
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    one, two = ([completion.token_ids for completion in flat(groups)] for groups in drawn)
+    assert one == two
+
+
+@pytest.mark.parametrize("n", [1, 4, 20])
+@pytest.mark.parametrize("n_shares", [2, 3])
+def test_shares_are_even_and_keep_a_prompts_rows_together(n, n_shares):
+    rows = [(prompt,) * (prompt // 5 + 1) for prompt in range(120 // n) for _ in range(n)]
+    shares = sampling._share_out(rows, list(range(len(rows))), n_shares)
+    assert sorted(row for share in shares for row in share) == list(range(len(rows)))
+    assert max(map(len, shares)) - min(map(len, shares)) <= n
+    assert all(share == sorted(share) for share in shares)
+    prompts = [{rows[row] for row in share} for share in shares]
+    assert sum(map(len, prompts)) == len(set(rows))
+
+
+def test_the_rows_of_one_prompt_are_split_where_one_share_would_get_them_all():
+    assert sampling._share_out([(3, 4)] * 5, [0, 1, 2, 3, 4], 2) == [[0, 1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"vllm"}))  # whose engine has its own tests
