@@ -15,10 +15,12 @@ from codegym.task import Task
 from prm.collect import collect
 from prm.config import PRMConfig
 from prm.evaluation import evaluate_prm
-from prm.groupings import by_horizon, by_position
+from prm.groupings import by_horizon, by_policy, by_position
 from prm.labeling import Labeler, label_to_file, read_labels
 from prm.model import ProcessRewardModel
 from prm.program import LabeledProgram, SampledProgram
+from prm.report.evaluation import Evaluation, write_evaluation
+from prm.report.samples import choose_samples
 from prm.reranking import rerank
 from prm.training import train_prm
 
@@ -157,6 +159,18 @@ class Study:
             return {"arm": arm.name, "policy": policy, "n": max(sizes), **found.to_row()}
 
         return self.measured("rerank", f"{arm.name}, {policy}", measure)
+
+    def page(self, arm: Arm, tests: Sequence[LabeledProgram], tasks: Mapping[str, Task]) -> None:
+        """Write the evaluation report of an arm's model, with its programs coloured line by line."""
+        model = ProcessRewardModel.from_pretrained(self.folder(arm))
+        groupings = {"policy": by_policy, "position": by_position, "horizon": by_horizon(tasks)}
+        evaluation = Evaluation(
+            model=model.identity,
+            metrics=evaluate_prm(model, tests, groupings=groupings),
+            samples=choose_samples(model, tests),
+            about={"arm": arm.name, "label_sources": sorted({item.source for item in tests})},
+        )
+        write_evaluation(self.out / "reports" / self.folder(arm).name, evaluation)
 
     def folder(self, arm: Arm) -> Path:
         """Where an arm's model lies."""

@@ -164,6 +164,7 @@ class SmolLM2Study:
             programs = [program for program in self.programs if program.task_id in self.held_out]
             sizes = [n for n in (1, 2, 4, 8) if n <= self.scale.n]
             self.study.rerank(arm, "held-out tasks", programs, self.tasks, sizes)
+            self.study.page(arm, held_out, self.tasks)
         return self.report()
 
     def arms(self) -> list[Arm]:

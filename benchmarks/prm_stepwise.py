@@ -84,6 +84,7 @@ class StepwiseStudy:
         tests = {policy: self.test_labels(policy) for policy in (START, *self.later)}
         for arm in (arm for table in self.tables.values() for arm in table):
             self.study.train(arm, tests, self.test_tasks)
+        self.study.page(self.best, [item for labels in tests.values() for item in labels], self.test_tasks)
         tasks = by_id(self._held_out(RERANK_HORIZONS, self.scale.rerank_tasks, seed=self.seed + 1))
         for policy in (START, *self.later[:1]):
             programs = self.study.programs(

@@ -319,6 +319,7 @@ def test_the_pretrained_study_end_to_end_on_a_tiny_model(tmp_path, backbone, tok
     assert {row["name"] for row in study.rows if row["kind"] == "arm"} == {"lora", "head"}
     assert "| lora |" in text
     assert "| head |" in text
+    assert (tmp_path / "reports" / "lora" / "report.html").exists()
     again, _ = measure(make_tiny_model(tokenizer, SHAPE, seed=0))
     assert again.report() == text
 
