@@ -97,7 +97,8 @@ def add_adapter(model: Any, config: LoRAConfig, *, name: str = ADAPTER, seed: in
         lora_dropout=config.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    cuda = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
         # peft warns of a second adapter, which is what was asked for
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         torch.manual_seed(seed)

@@ -162,7 +162,8 @@ class _Run:
         step, size = self.state.step, self.config.batch_size
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.n_steps, self.config)
-        with torch.random.fork_rng():
+        cuda = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
             # an adapter's dropout depends on nothing that a checkpoint would have to carry
             torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0]))
             loss = gradient_step(

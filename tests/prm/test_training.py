@@ -150,6 +150,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing(
     train: Callable[..., PRMReport], digits: Digits, tmp_path: Path
 ) -> None:
