@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from codegym import CallTest, Episode, Task
-from codegym.rewards.probes import PROBES, apply_probes
+from codegym.rewards.probes import PROBES, apply_probe, apply_probes
 from codegym.testing import ScriptedJudge, ScriptedScorer, judgement
-from prm.hacks import hack_gains
+from prm.hacks import hack_gains, readable_hacks
 from prm.reranking import AGGREGATES
 
 LINES = ("    a = x", "    b = a", "    return b")
@@ -81,3 +83,39 @@ def test_programs_that_pass_and_no_programs_are_refused():
         hack_gains(FIRST_ONLY, [failing(), passing], FAILS)
     with pytest.raises(ValueError, match="at least one failing program, got none"):
         hack_gains(FIRST_ONLY, [], FAILS)
+
+
+def n_tokens(model, episode):
+    (encoded,) = model.encode_episodes([episode])
+    return encoded.n_tokens
+
+
+def test_programs_whose_rewrites_are_too_long_for_the_model_are_left_out(random_model):
+    model = random_model()
+    short, long = failing((" a",)), failing()
+    longest = {
+        id(episode): max(
+            n_tokens(model, replace(episode, lines=apply_probe(name, episode.task, episode.lines)))
+            for name in PROBES
+        )
+        for episode in (short, long)
+    }
+    assert n_tokens(model, long) < longest[id(short)] < longest[id(long)]
+    for bound, expected in (
+        (longest[id(long)], [short, long]),
+        (longest[id(long)] - 1, [short]),
+        (longest[id(short)] - 1, []),
+    ):
+        model.backbone.config.max_position_embeddings = bound
+        assert readable_hacks(model, [short, long]) == expected
+
+
+def test_what_is_readable_can_be_measured(random_model):
+    model = random_model()
+    model.backbone.config.max_position_embeddings = 2000
+    (readable,) = readable_hacks(model, [failing()])
+    gains = hack_gains(model, [readable], FAILS, n_bootstrap=0)
+    assert all(np.isfinite(gain.value) for row in gains.values() for gain in row.values())
+    # blank and comment lines have no score: what a rewrite adds shows in the other lines alone
+    (scores,) = model.score([readable])
+    assert 0 < ((scores + 1) / 2).min() < 1
