@@ -19,7 +19,6 @@ from stable_baselines3.common.logger import configure
 from agents.monitor import PhaseTimer
 from agents.psgpo import PSGPO, PSGPOConfig
 from agents.update import token_values
-from codegym.episode import END_OF_PROGRAM
 from codegym.rewards.process import ProcessReward
 from codegym.rewards.wrapper import RewardWrapper
 from codegym.testing import ScriptedScorer
@@ -490,19 +489,6 @@ LEARNING = PSGPOConfig(
     critic_learning_rate=5e-3,
     kl_coef=0.0,
 )
-
-
-@pytest.mark.slow
-def test_it_learns_to_repeat_the_prompt(make_agent):
-    agent = make_agent(LEARNING)
-    first = agent.iterate(0.0)["rollout/success_rate"]
-    agent.learn()
-    last = agent.iterate(1.0)["rollout/success_rate"]
-    assert first < 0.1
-    assert last > 0.85
-    actions, _ = agent.predict(["a\n", "b\n"], deterministic=True)
-    assert actions.tolist() == ["a", "b"]
-    assert agent.predict("a\na\n", deterministic=True)[0] == END_OF_PROGRAM
 
 
 @pytest.mark.slow
