@@ -1,7 +1,9 @@
 """Speed of sampling and of updates, as ratios to the plain library calls, measured in turns in one run.
 
 Sampling: the transformers sampler against `model.generate`, same model, prompts, batch and sampling law;
-useful tokens (up to and including end-of-text) per second. Update: PPO's policy and critic passes against
+useful tokens (up to and including end-of-text) per second, with one and with several samples per prompt.
+Its limit: the forward passes alone, that is each distinct prompt read once and, step by step, the rows that
+have not ended, without cache, drawing or bookkeeping. Update: PPO's policy and critic passes against
 a bare forward and backward of the same two models over the same token grids. The machine may be busy with
 other work, so the two sides take turns and the median of the ratios is what counts.
 """
@@ -9,14 +11,14 @@ other work, so the two sides take turns and the median of the ratios is what cou
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
@@ -28,10 +30,21 @@ from agents.update import Experience, Learner, micro_batches, update
 from codegym.storage import append_rows, write_text
 from codegym.tasks.stepwise_corpus import corpus
 from prm.alignment import newlines_per_token, split_lines
+from prm.batching import plan_batches
 from prm.completion import Completion
 
 BATCHES = {"smoke": (32,), "small": (128, 256), "full": (128, 256, 512)}
 REPEATS = {"smoke": 2, "small": 5, "full": 9}
+SAMPLES_PER_PROMPT = (1, 8)
+SMOLLM2_SHAPE = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+}
+"""Of SmolLM2-135M; at random weights texts hardly ever end, so all rows stay to the last token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,7 @@ class Row:
 
     what: str
     batch: int
+    samples_per_prompt: int
     ours: float
     plain: float
     ratio: float
@@ -80,9 +94,15 @@ def measure(options: Options) -> list[Row]:
     ]
     rows = []
     for batch in BATCHES[options.scale]:
-        chosen, repeats = prompts[:batch], REPEATS[options.scale]
-        rows.append(compare_sampling(model, tokenizer, chosen, options.max_new_tokens, repeats))
-        rows.append(compare_update(model, tokenizer, chosen, options.max_new_tokens, repeats))
+        length, repeats = options.max_new_tokens, REPEATS[options.scale]
+        for n in SAMPLES_PER_PROMPT:
+            rows += compare_sampling(model, tokenizer, prompts[: batch // n], n, length, repeats)
+        rows.append(compare_update(model, tokenizer, prompts[:batch], length, repeats))
+    if options.scale == "full":
+        large = LlamaForCausalLM(LlamaConfig(**SMOLLM2_SHAPE, eos_token_id=tokenizer.eos_token_id)).eval()
+        for n in SAMPLES_PER_PROMPT:
+            compared = compare_sampling(large, tokenizer, prompts[: 32 // n], n, 48, 3)
+            rows += [replace(row, what=f"{row.what}, 135 M") for row in compared]
     return rows
 
 
@@ -96,27 +116,44 @@ def load(path: str | None) -> tuple[Any, Any]:
 
 
 def compare_sampling(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, repeats: int
-) -> Row:
-    """Useful sampled tokens per second of our sampler and of `generate`."""
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], n: int, max_new_tokens: int, repeats: int
+) -> list[Row]:
+    """Useful sampled tokens per second of our sampler against `generate`, and against its own forwards."""
     sampler = TransformersSampler(model, tokenizer)
     padded = tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt")
     end = tokenizer.eos_token_id
+    lengths: list[int] = []
 
     def ours(seed: int) -> int:
-        drawn = sampler.sample(prompts, max_new_tokens=max_new_tokens, seed=seed)
-        return sum(len(group[0].token_ids) for group in drawn)
+        drawn = sampler.sample(prompts, n=n, max_new_tokens=max_new_tokens, seed=seed)
+        lengths[:] = [len(completion.token_ids) for group in drawn for completion in group]
+        return sum(lengths)
 
     def plain(seed: int) -> int:
         torch.manual_seed(seed)
         output = model.generate(
             **padded, do_sample=True, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=end,
+            num_return_sequences=n, pad_token_id=tokenizer.pad_token_id, eos_token_id=end,
         )[:, padded["input_ids"].shape[1] :]  # fmt: skip
         ended = (output == end).int().cumsum(1)
         return int(((ended == 0) | ((ended == 1) & (output == end))).sum())
 
-    return _in_turns("sampling", len(prompts), ours, plain, repeats)
+    def forwards(seed: int) -> int:
+        del seed
+        with torch.inference_mode():
+            for batch in plan_batches([len(prompt) for prompt in prompts], sampler.prefill_tokens):
+                width = max(len(prompts[i]) for i in batch)
+                model(torch.zeros((len(batch), width), dtype=torch.long), use_cache=False, logits_to_keep=1)
+            for step in range(1, max(lengths)):
+                alive = sum(length > step for length in lengths)
+                model(torch.zeros((alive, 1), dtype=torch.long), use_cache=False)
+        return sum(lengths)
+
+    rows = [
+        _in_turns(what, len(prompts) * n, ours, other, repeats)
+        for what, other in (("sampling", plain), ("sampling, forwards only", forwards))
+    ]
+    return [replace(row, samples_per_prompt=n) for row in rows]
 
 
 def compare_update(
@@ -168,6 +205,7 @@ def _in_turns(
     return Row(
         what=what,
         batch=batch,
+        samples_per_prompt=1,
         ours=statistics.median(rates["ours"]),
         plain=statistics.median(rates["plain"]),
         ratio=statistics.median(ratios),
@@ -177,10 +215,19 @@ def _in_turns(
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
-    names = ("what", "batch", "ours, tokens/s", "plain, tokens/s", "ratio", "lowest ratio")
+    names = (
+        "what",
+        "rows",
+        "samples per prompt",
+        "ours, tokens/s",
+        "plain, tokens/s",
+        "ratio",
+        "lowest ratio",
+    )
     head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
     return head + "".join(
-        f"| {r.what} | {r.batch} | {r.ours:,.0f} | {r.plain:,.0f} | {r.ratio:.2f} | {r.lowest_ratio:.2f} |\n"
+        f"| {r.what} | {r.batch} | {r.samples_per_prompt} | {r.ours:,.0f} | {r.plain:,.0f} "
+        f"| {r.ratio:.2f} | {r.lowest_ratio:.2f} |\n"
         for r in rows
     )
 
