@@ -75,12 +75,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def make_tiny_model(
-    tokenizer: PreTrainedTokenizerFast, config: TinyModelConfig, *, seed: int
-) -> LlamaForCausalLM:
-    """Build the untrained bundled model; the same seed gives the same weights, and no global RNG moves."""
-    llama = LlamaConfig(
-        vocab_size=len(tokenizer),
+def llama_config(config: TinyModelConfig, **tokens: int) -> LlamaConfig:
+    """The bundled model's shape for transformers; `tokens` are what its tokenizer decides."""
+    return LlamaConfig(
+        **{"vocab_size": config.vocab_size, "bos_token_id": None, **tokens},
         hidden_size=config.hidden_size,
         num_hidden_layers=config.n_layers,
         num_attention_heads=config.n_heads,
@@ -89,7 +87,16 @@ def make_tiny_model(
         max_position_embeddings=config.max_position,
         tie_word_embeddings=True,
         initializer_range=config.weight_std,
-        bos_token_id=None,
+    )
+
+
+def make_tiny_model(
+    tokenizer: PreTrainedTokenizerFast, config: TinyModelConfig, *, seed: int
+) -> LlamaForCausalLM:
+    """Build the untrained bundled model; the same seed gives the same weights, and no global RNG moves."""
+    llama = llama_config(
+        config,
+        vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )

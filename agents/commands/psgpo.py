@@ -1,6 +1,7 @@
 """`codegym psgpo`: the whole method in one command."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +9,19 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from stable_baselines3.common.utils import get_device
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
+from agents.bundled import llama_config
 from agents.config import SCALES, PipelineConfig
+from agents.memory import ModelSize, available_memory, check_memory, estimate_memory
 from agents.pipeline import run_pipeline
 from codegym.table import check_name
 
 DEFAULT_SCALE = "small"
+PROMPT_TOKENS = 512  # assumed where no tokenizer has been read yet
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,8 @@ class PsgpoOptions:
     """The run folder."""
     stage: str | None = None
     """Run this stage alone."""
+    max_memory_gb: float | None = None
+    """Do not start a run that is estimated to need more GiB; without, it is only warned of."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")]
 
 
@@ -36,9 +45,30 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     # the library's bars for every file read and written would drown the run's own progress
     disable_progress_bar()
+    announce_memory(options.config, options.max_memory_gb)
     page = run_pipeline(options.config, options.out, stage=options.stage)
     sys.stdout.write(f"report: {page}\n")
     return 0
+
+
+def announce_memory(config: PipelineConfig, max_memory_gb: float | None) -> None:
+    """Say what the longest stage, PSGPO, will need, and warn or refuse where it is too much.
+
+    Raises:
+        NotEnoughMemoryError: If it is more than `max_memory_gb`.
+    """
+    try:
+        shape = (
+            llama_config(config.tiny) if config.model is None else AutoConfig.from_pretrained(config.model)
+        )
+    except (OSError, ValueError):
+        return  # the first stage that reads the model says what is wrong with it
+    size = ModelSize.of(shape, config.rl.lora)
+    estimate = estimate_memory(size, config.rl, prompt_tokens=PROMPT_TOKENS, prm="whole")
+    log.info("memory of the stage psgpo, estimated:\n%s", estimate.table())
+    available = available_memory(get_device("auto"))
+    for warning in check_memory(estimate, available=available, max_memory_gb=max_memory_gb):
+        log.warning("%s", warning)
 
 
 def parse(argv: Sequence[str]) -> PsgpoOptions:
