@@ -16,7 +16,7 @@ N_BITS = 64
 
 # Runs untrusted, as the program does: a program can at most lie about its own outputs.
 _PROBE = """
-import contextlib, hashlib, io, sys, types
+import contextlib, hashlib, io, re, sys, types
 
 _digest = 0
 
@@ -30,7 +30,10 @@ def _canonical(value):
     elif isinstance(value, (list, tuple)):
         items = list(map(_canonical, value))
     else:
-        return kind.__name__ if kind.__repr__ is object.__repr__ else f"{kind.__name__} {value!r}"
+        text = repr(value)
+        if not isinstance(value, (str, bytes)):
+            text = re.sub(" at 0x[0-9a-fA-F]+", "", text)  # an address is another one in every process
+        return f"{kind.__name__} {text}"
     return f"{kind.__name__}({','.join(items)})"
 
 

@@ -60,6 +60,18 @@ def test_the_order_of_sets_and_dicts_says_nothing(judge):
     assert len(set(seen(judge, task, "    return [1, 2]\n", "    return [2, 1]\n"))) == 2
 
 
+def test_the_addresses_of_values_say_nothing(judge):
+    completions = [
+        f"    return {value}\n" for value in ("object()", "(i for i in [x])", "lambda: x", "[iter([])]")
+    ]
+    with make_judge("local", workers=1) as elsewhere:  # its processes have other addresses
+        assert seen(elsewhere, DOUBLE, *completions) == seen(judge, DOUBLE, *completions)
+
+
+def test_text_that_looks_like_an_address_is_text(judge):
+    assert len(set(seen(judge, DOUBLE, "    return ' at 0x1'\n", "    return ' at 0x2'\n"))) == 2
+
+
 def test_raising_on_some_inputs_is_behaviour_and_raising_on_all_is_none(judge):
     fails = "    return 6 // (x - 1)\n"
     some, kind, every = seen(
