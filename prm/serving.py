@@ -28,6 +28,7 @@ from codegym.task import Task
 
 LOG = logging.getLogger(__name__)
 
+_GOODBYE_S = 2.0  # that clients have to read their last answers
 _LONGEST_PATH = 107  # bytes that the kernel has for a socket's path
 
 
@@ -79,7 +80,7 @@ class ScorerServer:
         self.window_s, self.max_programs = window_s, max_programs
         self.statistics = ServingStatistics()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._clients: set[socket.socket] = set()
+        self._clients: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._scoring = threading.Thread(target=self._score_forever, name="scorer", daemon=True)
@@ -107,7 +108,8 @@ class ScorerServer:
 
     def close(self) -> None:
         """Answer what has arrived, hang up on every client and remove the socket; twice is fine."""
-        listener, self._listener = self._listener, None
+        with self._lock:  # whatever is asked from here on is refused, not queued
+            listener, self._listener = self._listener, None
         if listener is None:
             return
         self.path.unlink(missing_ok=True)
@@ -116,9 +118,13 @@ class ScorerServer:
         self._requests.put(None)
         self._scoring.join()
         with self._lock:
-            for client in self._clients:
-                with suppress(OSError):  # gone already
-                    client.shutdown(socket.SHUT_RDWR)
+            clients = dict(self._clients)
+        for client in clients:
+            with suppress(OSError):  # gone already
+                client.shutdown(socket.SHUT_RD)  # an answer on its way still arrives
+        deadline = time.monotonic() + _GOODBYE_S
+        for thread in clients.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -140,7 +146,7 @@ class ScorerServer:
 
     def _serve(self, client: socket.socket) -> None:
         with self._lock:
-            self._clients.add(client)
+            self._clients[client] = threading.current_thread()
         try:
             with Connection(os.dup(client.fileno())) as connection:
                 while True:
@@ -149,7 +155,7 @@ class ScorerServer:
             LOG.debug("a client is gone: %s", error)
         finally:
             with self._lock:
-                self._clients.discard(client)
+                del self._clients[client]
                 client.close()
 
     def _reply(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,18 +163,15 @@ class ScorerServer:
             request = _Request(episodes=[_episode(program) for program in message["programs"]])
         except (KeyError, TypeError, ValueError) as error:
             return {"error": f"not a scoring request: {type(error).__name__} {error}"}
-        if self._listener is None:
-            return {"error": "the server is closing"}
-        self._requests.put(request)
+        with self._lock:
+            if self._listener is None:
+                return {"error": "the server is closing"}
+            self._requests.put(request)
         return request.reply.result()
 
     def _score_forever(self) -> None:
         while (first := self._requests.get()) is not None:
             self._answer(self._collect(first))
-        while not self._requests.empty():
-            late = self._requests.get()
-            if late is not None:
-                late.reply.set_result({"error": "the server is closing"})
 
     def _collect(self, first: _Request) -> list[_Request]:
         """The first request and those that arrive before its window closes."""

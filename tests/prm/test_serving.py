@@ -262,6 +262,21 @@ def test_closing_ends_conversations_and_a_new_server_is_found_again(path):
     remote.close()
 
 
+def test_closing_waits_until_what_was_asked_is_answered(path):
+    counting = Counting(LENGTHS, seconds=0.2)
+    lines = ["x"] * 100_000  # an answer that takes a while to write
+
+    def ask():
+        with RemoteScorer(path) as remote:
+            return remote.score(episodes([lines]))[0]
+
+    with ThreadPoolExecutor(1) as pool, ScorerServer(counting, path):
+        asked = pool.submit(ask)
+        while not counting.batches:
+            time.sleep(0.01)
+    assert len(asked.result()) == len(lines)
+
+
 def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(path):
     slow = Counting(LENGTHS, seconds=0.5)
     with ScorerServer(slow, path), RemoteScorer(path, timeout_s=0.1) as remote:
