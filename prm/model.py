@@ -33,6 +33,10 @@ class LineReading:
     outputs: NDArray[np.float64]
     scores: NDArray[np.float64]
 
+    def first_lines(self, n_lines: int) -> "LineReading":
+        """What it says about the first `n_lines` lines."""
+        return LineReading(outputs=self.outputs[:n_lines], scores=self.scores[:n_lines])
+
 
 class ProcessRewardModel(nn.Module):
     """Scores every line of a program: how right the program is up to and including it.

@@ -30,8 +30,9 @@ class PRMReport:
         cpu_s: CPU seconds of the process that finished the run.
         sources: Programs by who labelled them and which policy wrote them: {source: {policy: n}}.
         losses: The mean loss per line of every step's programs before it.
-        history: One row per validation: step, training_loss (mean since the last one), validation_loss, and
-            `prm.metrics.line_metrics` of the held-out programs up to their first wrong line.
+        history: One row per validation: step, training_loss (mean since the last one), validation_loss of the
+            lines that the training loss counts, and `prm.metrics.line_metrics` of the held-out programs up to
+            their first wrong line.
         held_out: The saved model on the whole held-out programs: {metric: {value, low, high}}, with 95 %
             intervals over tasks. They chose the step, so they flatter it a little.
     """

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from prm.balance import Balance
-from prm.batching import encode_labeled
 from prm.config import PRMConfig, in_validation
 from prm.metrics import line_metrics, score_lines
 from prm.model import LineReading, ProcessRewardModel
+from prm.optimization import training_programs
 from prm.program import LabeledProgram
 
 METRICS = ("local_auc", "first_error_accuracy", "auc", "line_accuracy", "brier", "ece")
@@ -38,15 +38,20 @@ class Validation:
         self, model: ProcessRewardModel, held_out: Sequence[LabeledProgram], balance: Balance
     ) -> None:
         self.model, self.balance = model, balance
+        self.programs = training_programs(model, held_out)  # as the loss reads them
         # what follows the first error plays no part in the metrics that choose the weights
-        self.programs = [encode_labeled(item, model.newlines).until_first_error() for item in held_out]
+        self.prefixes = [program.until_first_error() for program in self.programs]
 
     def measure(self) -> dict[str, float | None]:
         """`validation_loss` and `METRICS` of the weights as they are; None where one is not defined."""
         if not self.programs:
             return dict.fromkeys(("validation_loss", *METRICS))
         readings = self.model.read(self.programs)
-        lines = score_lines(self.programs, readings, per_line=self.model.line_head.per_line)
+        cut = [
+            reading.first_lines(prefix.n_lines)
+            for reading, prefix in zip(readings, self.prefixes, strict=True)
+        ]
+        lines = score_lines(self.prefixes, cut, per_line=self.model.line_head.per_line)
         metrics = line_metrics(lines)
         return {"validation_loss": self._loss(readings), **{name: metrics[name] for name in METRICS}}
 
