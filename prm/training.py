@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import CONFIG_NAME
 
 from prm.backbone import load_trained_weights, trained_weights
 from prm.balance import UNBALANCED, Balance
@@ -20,7 +21,7 @@ from prm.evaluation import evaluate_prm
 from prm.label_files import check_tokens
 from prm.lora import save_adapter
 from prm.model import ProcessRewardModel
-from prm.model_card import write_model_card
+from prm.model_card import CARD_FILE, write_model_card
 from prm.optimization import gradient_step, make_optimizer, program_order, training_programs
 from prm.program import LabeledProgram
 from prm.trainable import finish_training, trainable_model
@@ -70,6 +71,7 @@ def train_prm(
     finished = read_report(folder, fingerprint)
     if finished is not None:
         return finished
+    _check_unused(folder)
     run = _Run(model, labeled, config, folder / CHECKPOINT_FILE, fingerprint)
     run.train(progress)
     if config.keep_adapter:
@@ -80,6 +82,19 @@ def train_prm(
     write_model_card(folder, model, report, config, labeled)
     write_report(folder, report, fingerprint)
     return report
+
+
+def _check_unused(folder: Path) -> None:
+    """Check that nobody's language model or readme lies where the reward model's would.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if (folder / CHECKPOINT_FILE).exists():
+        return  # they are this run's own
+    for name in (CONFIG_NAME, CARD_FILE):
+        if (folder / name).exists():
+            raise ValueError(f"{folder} holds a {name} of something else; choose another folder")
 
 
 class _Run:

@@ -221,6 +221,16 @@ def test_a_foreign_reward_model_is_never_overwritten(
         train(digits(range(60)), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "README.md"])
+def test_files_that_are_no_reward_models_are_never_overwritten(
+    train: Callable[..., PRMReport], digits: Digits, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"holds a {name} of something else; choose another folder"):
+        train(digits(range(60)), tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_nothing_to_train_on_is_refused(
     train: Callable[..., PRMReport], digits: Digits, tmp_path: Path
 ) -> None:
