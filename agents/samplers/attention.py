@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -14,6 +16,8 @@ from agents.samplers.cache import SharedPrefixCache, has_full_attention
 
 NAME = "codegym_decode"
 _decoding: ContextVar[SharedPrefixCache | None] = ContextVar("decoding", default=None)
+_n_blocks: WeakKeyDictionary[PreTrainedModel, int] = WeakKeyDictionary()
+_counting = Lock()
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:
@@ -31,15 +35,23 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def decoding_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, a model that `shares_prefixes` asks `attend`; another is left as it is."""
-    if not shares_prefixes(model):
-        yield
-        return
-    model.set_attn_implementation(NAME)
+    """Within the block, a model that `shares_prefixes` asks `attend`; another is left as it is.
+
+    Threads may decode with the same model: it gets its own attention back when the last of them is done.
+    """
+    with _counting:
+        applies = is_decoding(model) or shares_prefixes(model)
+        if applies:
+            _n_blocks[model] = _n_blocks.get(model, 0) + 1
+            model.set_attn_implementation(NAME)
     try:
         yield
     finally:
-        model.set_attn_implementation("sdpa")
+        if applies:
+            with _counting:
+                _n_blocks[model] -= 1
+                if not _n_blocks[model]:
+                    model.set_attn_implementation("sdpa")
 
 
 def is_decoding(model: PreTrainedModel) -> bool:

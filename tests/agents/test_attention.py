@@ -151,6 +151,17 @@ def test_the_model_gets_its_own_attention_back_even_after_an_error():
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_a_thread_that_is_done_does_not_take_the_attention_from_another_that_is_not():
+    model = tiny_llama(attn_implementation="sdpa")
+    first, second = decoding_attention(model), decoding_attention(model)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert model.config._attn_implementation == "codegym_decode"
+    second.__exit__(None, None, None)
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_a_model_that_asked_for_another_attention_keeps_it():
     model = tiny_llama(attn_implementation="eager")
     with decoding_attention(model):
