@@ -121,7 +121,9 @@ class PolicyAgent(Agent):
         )
         self.learners = {"policy": Learner.of(self.policy)}
         self._newlines = newlines_per_token(self.tokenizer)
-        self._writer = LineWriter(self.sampler, self.tokenizer, self.config.max_new_tokens)
+        self._writer = LineWriter(
+            self.sampler, self.tokenizer, self.config.max_new_tokens, temperature=self.config.temperature
+        )
 
     # --- one iteration -------------------------------------------------------------------------------------
 
@@ -377,7 +379,7 @@ class PolicyAgent(Agent):
     def _progress(self, total_timesteps: int | None) -> float:
         if total_timesteps is None:
             return self.iteration / self.config.n_iterations
-        return self.num_timesteps / total_timesteps
+        return 1.0 if self.num_timesteps >= total_timesteps else self.num_timesteps / total_timesteps
 
     def _derived_seed(self, purpose: str) -> int:
         sequence = np.random.SeedSequence([self.seed, self.iteration, *purpose.encode()])

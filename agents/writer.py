@@ -18,13 +18,17 @@ class LineWriter:
         sampler: The policy.
         tokenizer: Its tokenizer.
         max_new_tokens: Limit per program.
+        temperature: Of what is drawn, unless the likeliest tokens are asked for.
 
     Attributes:
         n_drawn: Batches drawn so far: the seed of the next.
     """
 
-    def __init__(self, sampler: Completer, tokenizer: Any, max_new_tokens: int) -> None:
+    def __init__(
+        self, sampler: Completer, tokenizer: Any, max_new_tokens: int, *, temperature: float = 1.0
+    ) -> None:
         self.sampler, self.tokenizer, self.max_new_tokens = sampler, tokenizer, max_new_tokens
+        self.temperature = temperature
         self._foreseen: dict[tuple[str, bool], list[str]] = {}
         self.n_drawn = 0
 
@@ -35,11 +39,15 @@ class LineWriter:
     def next_lines(self, texts: Sequence[str], deterministic: bool) -> list[str]:
         """The next line, or END_OF_PROGRAM, after each text."""
         unknown = [text for text in texts if (text, deterministic) not in self._foreseen]
-        plans = dict(zip(unknown, self._write(unknown, deterministic), strict=True)) if unknown else {}
+        plans: dict[str, list[list[str]]] = {}  # one for each time that a text is there
+        for text, plan in zip(unknown, self._write(unknown, deterministic) if unknown else (), strict=True):
+            plans.setdefault(text, []).append(plan)
         lines = []
         for text in texts:
-            plan = plans[text] if text in plans else self._foreseen.pop((text, deterministic), None)
-            if not plan:  # the same text twice in one call: its plan has just been used up
+            known = plans[text].pop(0) if text in plans else self._foreseen.pop((text, deterministic), None)
+            if known:
+                plan = known
+            else:  # the same text twice in one call: its plan has just been used up
                 plan = self._write([text], deterministic)[0]
             line, rest = plan[0], plan[1:]
             if rest:
@@ -52,7 +60,7 @@ class LineWriter:
         drawn = self.sampler.sample(
             self.tokenizer(list(texts))["input_ids"],
             max_new_tokens=self.max_new_tokens,
-            temperature=0.0 if deterministic else 1.0,
+            temperature=0.0 if deterministic else self.temperature,
             seed=self.n_drawn,
         )
         return [group[0] for group in drawn]

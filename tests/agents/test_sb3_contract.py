@@ -266,3 +266,9 @@ def test_the_progress_bar_counts_actions(make, total):
     agent = make().learn(total_timesteps=total, callback=callback)
     assert callback.pbar.n == agent.num_timesteps
     assert callback.pbar.total in (60, None)
+
+
+@pytest.mark.parametrize("total", [0, -1])
+def test_no_timesteps_are_no_training(make, total):
+    agent = make().learn(total_timesteps=total)
+    assert (agent.iteration, agent.num_timesteps) == (0, 0)

@@ -54,6 +54,21 @@ def test_the_same_text_twice_in_one_call():
     assert len(writer.next_lines(["p\na\n"], deterministic=False)) == 1
 
 
+def test_each_copy_of_a_text_in_one_call_gets_a_draw_of_its_own():
+    script = Script("a\n", "c\n", "b\n")
+    writer = LineWriter(script, encode, 9)
+    assert writer.next_lines(["p\n", "q\n", "p\n"], deterministic=False) == ["a", "c", "b"]
+    assert len(script.calls) == 1
+
+
+def test_draws_have_the_temperature_that_was_asked_for():
+    script = Script("a\n", "b\n")
+    writer = LineWriter(script, encode, 9, temperature=0.7)
+    writer.next_lines(["p\n"], deterministic=False)
+    writer.next_lines(["p\n"], deterministic=True)
+    assert [temperature for _, temperature, _ in script.calls] == [0.7, 0.0]
+
+
 def test_repeated_stochastic_calls_draw_anew():
     script = Script("a\n", "b\n")
     writer = LineWriter(script, encode, 9)
