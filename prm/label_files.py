@@ -8,7 +8,7 @@ from typing import Any
 from codegym.storage import read_rows
 from prm.dataset import read_parquet, read_stepwise
 from prm.labeling import read_labels
-from prm.program import LabeledProgram
+from prm.program import LabeledProgram, SampledProgram
 
 PARQUET = ".parquet"
 N_DECODED = 20
@@ -37,7 +37,7 @@ def read_label_files(paths: Sequence[Path], tokenizer: Any) -> list[LabeledProgr
     return labeled
 
 
-def check_tokens(labeled: Sequence[LabeledProgram], tokenizer: Any) -> None:
+def check_tokens(programs: Sequence[SampledProgram], tokenizer: Any) -> None:
     """Check that `tokenizer` wrote the programs: a model of another one would read nonsense.
 
     Text that its tokens do not spell exactly may come from a tokenizer that changes spaces; but if that holds
@@ -46,21 +46,21 @@ def check_tokens(labeled: Sequence[LabeledProgram], tokenizer: Any) -> None:
     Raises:
         ValueError: If a token is not in the vocabulary, or no program is what its tokens say.
     """
-    for item in labeled:
-        ids = (*item.program.prompt_ids, *item.program.token_ids)
+    for program in programs:
+        ids = (*program.prompt_ids, *program.token_ids)
         if ids and not 0 <= min(ids) <= max(ids) < len(tokenizer):
             raise ValueError(
-                f"program {item.program.program_id!r} has token {max(ids)}, but the model's tokenizer has "
-                f"{len(tokenizer)} tokens: the labels were written with another tokenizer"
+                f"program {program.program_id!r} has token {max(ids)}, but the model's tokenizer has "
+                f"{len(tokenizer)} tokens: it was written with another tokenizer"
             )
-    looked_at = list(islice((item.program for item in labeled if item.program.completion), N_DECODED))
+    looked_at = list(islice((program for program in programs if program.completion), N_DECODED))
     spelled = [_spelled(program.token_ids, tokenizer) for program in looked_at]
     if looked_at and all(
         text != program.completion for text, program in zip(spelled, looked_at, strict=True)
     ):
         raise ValueError(
             f"program {looked_at[0].program_id!r} is {looked_at[0].completion!r:.60}, but its tokens spell "
-            f"{spelled[0]!r:.60} to the model's tokenizer: the labels were written with another tokenizer"
+            f"{spelled[0]!r:.60} to the model's tokenizer: it was written with another tokenizer"
         )
 
 

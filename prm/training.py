@@ -66,7 +66,7 @@ def train_prm(
     """
     config, folder = config or PRMConfig(), Path(folder)
     model = trainable_model(backbone, tokenizer, config, device)
-    check_tokens(labeled, model.tokenizer)
+    check_tokens([item.program for item in labeled], model.tokenizer)
     fingerprint = _fingerprint(model, labeled, config)
     finished = read_report(folder, fingerprint)
     if finished is not None:

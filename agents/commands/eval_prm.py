@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 import tyro
+from stable_baselines3.common.utils import get_device
 from transformers.utils.logging import disable_progress_bar
 
 from agents.commands.label import tasks_of
 from agents.stages.labels import read_programs
-from codegym.errors import UnknownNameError
+from codegym.errors import CodegymError
 from codegym.judge import Judge, make_judge
 from codegym.task import Task
 from codegym.tasks import load_tasks
@@ -22,7 +23,7 @@ from prm.config import in_validation
 from prm.evaluation import evaluate_prm
 from prm.groupings import Grouping, by_horizon, by_policy, by_position, by_verdict
 from prm.hacks import hack_gains, readable_hacks
-from prm.labeling import read_labels
+from prm.label_files import check_tokens, read_label_files
 from prm.model import ProcessRewardModel
 from prm.program import LabeledProgram, SampledProgram
 from prm.report import Evaluation, choose_samples, write_evaluation
@@ -42,7 +43,7 @@ class EvalOptions:
     prm: Path
     """Folder of the reward model."""
     labels: tuple[Path, ...]
-    """Files of labelled programs, such as runs/psgpo/labels.jsonl; their tokens must be the model's."""
+    """Files of labelled programs as `codegym train-prm` reads them; their tokens must be the model's."""
     candidates: Path | None = None
     """Judged programs as JSON Lines, several per task, for best of n."""
     out: Path | None = None
@@ -63,8 +64,8 @@ class EvalOptions:
     """Which judge."""
     json: bool = False
     """One JSON object instead of tables for people."""
-    device: str = "cpu"
-    """Where the model computes, for example cuda."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
     threads: int = 0
     """Of torch; 0 for one per core."""
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(EvalOptions, args=list(argv), prog="codegym eval-prm")
     disable_progress_bar()
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    model = ProcessRewardModel.from_pretrained(options.prm, device=options.device)
+    model = ProcessRewardModel.from_pretrained(options.prm, device=get_device(options.device))
     with make_judge(options.judge) as judge:
         evaluation = evaluate(options, model, judge)
     if options.json:
@@ -104,13 +105,14 @@ def evaluate(options: EvalOptions, model: ProcessRewardModel, judge: Judge) -> E
     Raises:
         ValueError: If there are no labelled programs, or their tokens are not the model's.
     """
-    labeled = [item for file in options.labels for item in read_labels(file)]
+    labeled = read_label_files(options.labels, model.tokenizer)
     labeled = [item for item in labeled if _is_wanted(options, item.program)]
     candidates = [] if options.candidates is None else read_programs(options.candidates)
     candidates = [program for program in candidates if _is_wanted(options, program)]
-    programs = [*(item.program for item in labeled), *candidates]
-    _check_tokens(model, programs)
-    tasks = _tasks(options, dict.fromkeys(program.task_id for program in programs))
+    programs = [item.program for item in labeled]
+    for written in (programs, candidates):
+        check_tokens(written, model.tokenizer)
+    tasks = _tasks(options, dict.fromkeys(program.task_id for program in (*programs, *candidates)))
     groupings: dict[str, Grouping] = {"policy": by_policy, "verdict": by_verdict, "position": by_position}
     if tasks:
         groupings["horizon"] = by_horizon(tasks)
@@ -138,25 +140,12 @@ def _is_wanted(options: EvalOptions, program: SampledProgram) -> bool:
     return in_validation(program.task_id, fraction=options.validation_fraction, seed=options.seed)
 
 
-def _check_tokens(model: ProcessRewardModel, programs: Sequence[SampledProgram]) -> None:
-    """Find out whether the programs were written with the model's tokenizer."""
-    for program in programs:
-        known = max((*program.prompt_ids, *program.token_ids), default=0) < len(model.tokenizer)
-        if not known or program.completion != model.tokenizer.decode(
-            list(program.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        ):
-            raise ValueError(
-                f"the tokens of program {program.program_id!r} are not its text: it was written with another "
-                "tokenizer than the reward model's"
-            )
-
-
 def _tasks(options: EvalOptions, task_ids: Mapping[str, None]) -> dict[str, Task]:
-    """The programs' tasks by id; none if they are not named, and their ids name no source."""
+    """The programs' tasks by id; none if they are not named, and the source in their ids gives none."""
     if options.tasks is None:
         try:
             return tasks_of(task_ids)
-        except UnknownNameError as error:
+        except CodegymError as error:
             sys.stderr.write(f"without tasks: no horizons, probes and majority ({error})\n")
             return {}
     if Path(options.tasks).suffix == ".jsonl":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from stable_baselines3.common.utils import get_device
 from transformers.utils.logging import disable_progress_bar
 
 from prm.model import ProcessRewardModel
@@ -27,8 +28,8 @@ class ServeOptions:
     """Folder of the reward model."""
     socket: Path
     """Where to listen; only this user may connect."""
-    device: str = "cpu"
-    """Where the model computes, for example cuda."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
     window_ms: float = 3.0
     """How long a request waits for others to share its batch."""
     max_programs: int = 512
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(ServeOptions, args=list(argv), prog="codegym serve-prm")
     disable_progress_bar()
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    model = ProcessRewardModel.from_pretrained(options.prm, device=options.device)
+    model = ProcessRewardModel.from_pretrained(options.prm, device=get_device(options.device))
     stop = threading.Event()
     before = {
         number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)

@@ -12,6 +12,7 @@ from codegym.rewards.probes import PROBES
 from codegym.storage import append_rows
 from codegym.tasks import write_tasks
 from prm.config import in_validation
+from prm.dataset import write_parquet, write_stepwise
 from prm.model import ProcessRewardModel
 from prm.program import LabeledProgram, SampledProgram
 
@@ -160,6 +161,28 @@ def test_programs_of_unknown_tasks_are_measured_without_running_any(prm, labeled
     assert row["hacks"] == {}
     assert set(row["metrics"]["groups"]) == {"policy", "verdict", "position"}
     assert "majority" not in row["reranking"]["solved"]
+
+
+def test_labels_may_be_of_every_kind_that_training_reads(prm, tokenizer, labeled, tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "labels.parquet", labeled[:9])
+    write_stepwise(tmp_path / "stepwise.jsonl", labeled[9:], tokenizer)
+    files = [str(tmp_path / name) for name in ("labels.parquet", "stepwise.jsonl")]
+    assert main(["eval-prm", "--prm", str(prm), "--labels", *files, "--n-bootstrap", "0", "--json"]) == 0
+    row = record(capsys)
+    assert row["metrics"]["n_programs"] == len(labeled)
+    assert row["about"]["label_sources"] == ["hand", "stepwise_supervision"]
+
+
+def test_tasks_that_cannot_be_loaded_are_done_without(prm, labeled, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("CODEGYM_MBPP", raising=False)
+    row = labeled[0].to_row()
+    row["program"]["task_id"] = "MBPP/1"
+    append_rows(tmp_path / "labels.jsonl", [row])
+    assert main(["eval-prm", "--prm", str(prm), "--labels", str(tmp_path / "labels.jsonl"), "--json"]) == 0
+    output = capsys.readouterr()
+    assert "without tasks: no horizons, probes and majority (mbpp needs path=" in output.err
+    assert json.loads(output.out)["about"]["tasks_known"] == 0
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_labels_of_another_tokenizer_are_refused(tmp_path, tokenizer, backbone, 
     item["program"]["token_ids"] = [len(tokenizer) + 5]
     append_rows(tmp_path / "foreign.jsonl", [item])
     assert run(tmp_path / "prm", "--labels", tmp_path / "foreign.jsonl", "--backbone", backbone, *QUICK) == 2
-    assert "the labels were written with another tokenizer" in capsys.readouterr().err
+    assert "it was written with another tokenizer" in capsys.readouterr().err
 
 
 def test_a_file_is_no_folder_to_write_to(tmp_path, backbone, labels, capsys):

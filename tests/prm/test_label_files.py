@@ -31,7 +31,7 @@ def test_files_of_all_formats_are_read_one_after_the_other(
     assert labeled[:7] == digits(range(7))
     assert [item.source for item in labeled[7:]] == ["stepwise_supervision"] * 2
     assert [item.labels for item in labeled] == [item.labels for item in digits(range(9))]
-    check_tokens(labeled, tokenizer)
+    check_tokens([item.program for item in labeled], tokenizer)
 
 
 def test_a_missing_file_and_an_empty_one_are_named(rows: Path, tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
 
 
 def test_tokens_beyond_the_vocabulary_are_refused(digits: Digits, tokenizer: PreTrainedTokenizerFast) -> None:
-    good, bad = digits(range(2))
-    bad = replace(bad, program=replace(bad.program, prompt_ids=(400,)))
+    good, bad = (item.program for item in digits(range(2)))
+    bad = replace(bad, prompt_ids=(400,))
     with pytest.raises(ValueError, match=r"'scripted/digits/1' has token 400, but .* 257 tokens"):
         check_tokens([good, bad], tokenizer)
 
@@ -74,12 +74,9 @@ def test_tokens_beyond_the_vocabulary_are_refused(digits: Digits, tokenizer: Pre
 def test_tokens_that_spell_other_programs_are_refused(
     digits: Digits, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    def shifted(item: LabeledProgram) -> LabeledProgram:
-        ids = tuple((number + 1) % 257 for number in item.program.token_ids)
-        return replace(item, program=replace(item.program, token_ids=ids))
-
-    foreign = [shifted(item) for item in digits(range(3))]
+    programs = [item.program for item in digits(range(3))]
+    foreign = [replace(p, token_ids=tuple((number + 1) % 257 for number in p.token_ids)) for p in programs]
     with pytest.raises(ValueError, match=r"its tokens spell .* written with another tokenizer"):
         check_tokens(foreign, tokenizer)
-    check_tokens([*foreign, *digits(range(1))], tokenizer)  # a tokenizer may fail to repeat some texts
+    check_tokens([*foreign, programs[0]], tokenizer)  # a tokenizer may fail to repeat some texts
     check_tokens([], tokenizer)
