@@ -45,10 +45,8 @@ class LineWriter:
         lines = []
         for text in texts:
             known = plans[text].pop(0) if text in plans else self._foreseen.pop((text, deterministic), None)
-            if known:
-                plan = known
-            else:  # the same text twice in one call: its plan has just been used up
-                plan = self._write([text], deterministic)[0]
+            # the same foreseen text twice in one call: its plan has just been used up
+            plan = known or self._write([text], deterministic)[0]
             line, rest = plan[0], plan[1:]
             if rest:
                 self._foreseen[f"{text}{line}\n", deterministic] = rest
