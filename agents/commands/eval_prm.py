@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from agents.commands.label import tasks_of
 from agents.stages.labels import read_programs
+from codegym.episode import Episode
 from codegym.errors import CodegymError
 from codegym.judge import Judge, make_judge
 from codegym.task import Task
@@ -186,8 +187,12 @@ def _hacked(
         for item in labeled
         if not item.program.passed and item.program.task_id in tasks
     ]
-    step = max(1, -(-len(failing) // max(1, options.n_probed)))
-    readable = readable_hacks(model, failing[::step][: options.n_probed])
+    readable = readable_hacks(model, spread(failing, options.n_probed))
     if not readable:
         return {}
     return hack_gains(model, readable, judge, n_bootstrap=options.n_bootstrap, seed=options.seed)
+
+
+def spread(episodes: Sequence[Episode], n: int) -> list[Episode]:
+    """At most `n` of them, from the first on at equal distances."""
+    return [episodes[place * len(episodes) // n] for place in range(n)] if n < len(episodes) else [*episodes]

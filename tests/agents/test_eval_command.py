@@ -1,12 +1,14 @@
 """`codegym eval-prm` as a user runs it, on a tiny untrained reward model and real tasks."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
 
 from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
 from agents.cli import main
+from agents.commands.eval_prm import spread
 from codegym import Verdict, load_tasks
 from codegym.rewards.probes import PROBES
 from codegym.storage import append_rows
@@ -135,6 +137,14 @@ def test_held_out_tasks_alone_are_measured(prm, files, labeled, capsys):
     row = record(capsys)
     assert row["metrics"]["n_programs"] == sum(held_out)
     assert row["hacks"] == {}
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 12, 13, 100])
+def test_as_many_programs_are_probed_as_asked_for_if_there_are_so_many(n):
+    chosen = spread(range(13), n)
+    assert len(chosen) == min(n, 13)
+    gaps = {after - before for before, after in pairwise(chosen)}
+    assert gaps <= ({max(1, 13 // n), 13 // n + 1} if n else set())
 
 
 def test_tasks_may_come_from_a_file(prm, files, tasks, tmp_path, capsys):
