@@ -23,12 +23,17 @@ def join(device: torch.device | str = "cpu") -> None:
     Args:
         device: Where this process computes; of several GPUs each process takes its own.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+    if launched() < 2 or distributed.is_initialized():
         return
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if on_gpu else "gloo")
+
+
+def launched() -> int:
+    """How many processes a launcher started, whether or not they have found each other."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leave() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from stable_baselines3.common.logger import Logger, make_output_format
 
+from agents import ranks
 from agents.checkpoint import whole_folder
+from agents.models import save_policy
 from agents.policy_agent import PolicyAgent
 from agents.progress import Report
 from codegym.storage import append_rows, read_rows, write_text
@@ -36,6 +38,8 @@ CURVE_KEYS = {
 def train_to_folder(agent: PolicyAgent, folder: Path, report: Report, *, n_kept: int = 0) -> None:
     """Train an agent to the end of its run, after every iteration of which it can be killed.
 
+    Of several processes (`agents.ranks`) the first one writes and reports.
+
     Args:
         agent: New, or loaded from `folder / LAST`.
         folder: Gets the curve, the checkpoint, `step-<iteration>` for each policy that is kept, and the last
@@ -45,19 +49,23 @@ def train_to_folder(agent: PolicyAgent, folder: Path, report: Report, *, n_kept:
     """
     total = agent.config.n_iterations
     milestones = {round(total * (step + 1) / n_kept) for step in range(n_kept)}
-    keep_rows(folder / CURVE, agent.iteration)
-    agent.set_logger(_logger(folder))
+    first = ranks.rank() == 0
+    if first:
+        keep_rows(folder / CURVE, agent.iteration)
+    agent.set_logger(_logger(folder) if first else Logger(None, []))
     while agent.iteration < total:
         metrics = agent.iterate(agent.iteration / total)
         for key, value in metrics.items():
             agent.logger.record(key, value)
         agent.dump_logs()
         # the row before the checkpoint: a row too many is cut on resume, a missing one would stay missing
-        _append_row(folder / CURVE, agent.iteration, metrics)
+        if first:
+            _append_row(folder / CURVE, agent.iteration, metrics)
         if agent.iteration in milestones:
             _save_policy(agent, folder / f"step-{agent.iteration}")
         agent.save(folder / LAST)
-        report(agent.iteration, total, {"pass": metrics["rollout/success_rate"]})
+        if first:
+            report(agent.iteration, total, {"pass": metrics["rollout/success_rate"]})
     agent.logger.close()
     _save_policy(agent, folder / POLICY)
 
@@ -78,8 +86,10 @@ def _logger(folder: Path) -> Logger:
 
 
 def _save_policy(agent: PolicyAgent, folder: Path) -> None:
-    with whole_folder(folder) as draft:
-        agent.save_policy(draft)
+    if ranks.rank() == 0:
+        with whole_folder(folder) as draft:
+            save_policy(agent.policy, agent.tokenizer, draft)
+    ranks.wait_for_all()
 
 
 def _append_row(path: Path, iteration: int, metrics: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ from stable_baselines3.common.utils import get_device
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
+from agents import ranks
 from agents.bundled import llama_config
 from agents.config import SCALES, PipelineConfig
 from agents.memory import ModelSize, available_memory, check_memory, estimate_memory
@@ -43,6 +44,10 @@ class PsgpoOptions:
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     options = parse(argv)
+    if ranks.launched() > 1:
+        raise ValueError(
+            f"codegym psgpo runs in one process, got {ranks.launched()}; codegym train shares its work"
+        )
     # the library's bars for every file read and written would drown the run's own progress
     disable_progress_bar()
     announce_memory(options.config, options.max_memory_gb)

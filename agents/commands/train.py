@@ -4,7 +4,8 @@ import argparse
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -13,8 +14,10 @@ import gymnasium as gym
 import torch
 import tyro
 from rich.console import Console
+from stable_baselines3.common.utils import get_device
 from transformers.utils.logging import disable_progress_bar
 
+from agents import ranks
 from agents.checkpoint import settle
 from agents.monitor import LastScores
 from agents.policy_agent import PolicyAgent
@@ -42,7 +45,7 @@ class TrainOptions(Generic[Config]):
     """Train one agent; OUT gets the policy, the learning curve and a checkpoint after every iteration.
 
     Interrupted or killed, the same command goes on where it was. With more iterations it goes on from a
-    finished run, by the learning rates of the longer one.
+    finished run, by the learning rates of the longer one. Processes that `torchrun` started share the work.
     """
 
     out: Path
@@ -109,15 +112,30 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     options = parse(argv)
     disable_progress_bar()
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    ranks.join(get_device("auto"))
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // ranks.size()))
     tasks = _load(options)
-    run = open_run(options.out, options.settings())
-    with run.locked(), make_judge(options.judge) as judge:
+    with _held(options), make_judge(options.judge) as judge:
         agent = _agent(options, tasks, judge)
-        with progress(options.agent, Console(stderr=True)) as report:
+        with progress(options.agent, Console(stderr=True, quiet=ranks.rank() > 0)) as report:
             train_to_folder(agent, options.out, report, n_kept=options.keep)
-    sys.stdout.write(_result(options.out))
+    if ranks.rank() == 0:
+        sys.stdout.write(_result(options.out))
+    ranks.leave()
     return 0
+
+
+@contextmanager
+def _held(options: TrainOptions[Any]) -> Iterator[None]:
+    """Keep other runs out of the folder; of several processes the first one does so for all."""
+    if ranks.rank():
+        ranks.wait_for_all()
+        yield
+        return
+    with open_run(options.out, options.settings()).locked():
+        settle(options.out / LAST)
+        ranks.wait_for_all()
+        yield
 
 
 def parse(argv: Sequence[str]) -> TrainOptions[Any]:
@@ -164,7 +182,6 @@ def _agent(options: TrainOptions[Any], tasks: Sequence[Task], judge: Judge) -> P
     env: gym.Env[str, str] = gym.make("CodeGen-v0", tasks=tasks, judge=judge, disable_env_checker=True)
     env = RewardWrapper(env, _scheme(options, prm))
     kind, last = _kind(options.agent), options.out / LAST
-    settle(last)
     if last.exists():
         agent = kind.load(last, env)
         agent.config = options.config

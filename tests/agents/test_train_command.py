@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -186,11 +187,34 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_weights(comma
     assert timeless[0] == timeless[1]
 
 
-def start(arguments):
+@pytest.mark.slow
+def test_several_processes_write_one_run_and_go_on_with_it(command, tmp_path):
+    for n in (1, 3):
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = str(found.getsockname()[1])
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        given = [*command, "--agent", "grpo", "--iterations", str(n), "--keep", "1"]
+        children = [
+            start(given, stdout=subprocess.PIPE, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+            for rank in range(2)
+        ]
+        told = [child.communicate(timeout=200)[0].decode() for child in children]
+        assert [child.returncode for child in children] == [0, 0]
+        assert f"in {n} iterations" in told[0]
+        assert told[1] == ""
+    out = tmp_path / "run"
+    assert [row["iteration"] for row in read_rows(out / "curve.jsonl")] == [1, 2, 3]
+    assert (out / "step-3" / "model.safetensors").is_file()
+    assert (out / "policy" / "model.safetensors").is_file()
+    assert len(list((out / "tensorboard").iterdir())) == 2  # one of each run
+
+
+def start(arguments, stdout=subprocess.DEVNULL, **environment):
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", "from agents.cli import entry; entry()", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         start_new_session=True,
     )
