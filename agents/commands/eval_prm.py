@@ -12,6 +12,7 @@ import tyro
 from stable_baselines3.common.utils import get_device
 from transformers.utils.logging import disable_progress_bar
 
+from agents.commands.judge import FINDERS
 from agents.commands.label import tasks_of
 from agents.stages.labels import read_programs
 from codegym.episode import Episode
@@ -113,7 +114,11 @@ def evaluate(options: EvalOptions, model: ProcessRewardModel, judge: Judge) -> E
     programs = [item.program for item in labeled]
     for written in (programs, candidates):
         check_tokens(written, model.tokenizer)
-    tasks = _tasks(options, dict.fromkeys(program.task_id for program in (*programs, *candidates)))
+    task_ids = dict.fromkeys(program.task_id for program in (*programs, *candidates))
+    tasks = _tasks(options, task_ids)
+    if 0 < len(tasks) < len(task_ids):
+        unknown = len(task_ids) - len(tasks)
+        sys.stderr.write(f"{unknown} of {len(task_ids)} tasks are unknown: their programs are never run\n")
     groupings: dict[str, Grouping] = {"policy": by_policy, "verdict": by_verdict, "position": by_position}
     if tasks:
         groupings["horizon"] = by_horizon(tasks)
@@ -143,7 +148,7 @@ def _is_wanted(options: EvalOptions, program: SampledProgram) -> bool:
 
 def _tasks(options: EvalOptions, task_ids: Mapping[str, None]) -> dict[str, Task]:
     """The programs' tasks by id; none if they are not named, and the source in their ids gives none."""
-    if options.tasks is None:
+    if options.tasks is None or options.tasks in FINDERS:  # made from their ids, whatever their seed
         try:
             return tasks_of(task_ids)
         except CodegymError as error:

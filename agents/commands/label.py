@@ -177,6 +177,8 @@ class _Parts:
             raise ValueError("--programs must name a file of programs to label")
         if options.mutates and options.tasks is None:
             raise ValueError("labels by mutation need --tasks: the source of the reference solutions")
+        if options.mutates and options.programs is not None:
+            raise ValueError("labels by mutation are of programs made here: leave --programs out")
         if options.programs is not None and not options.programs.is_file():
             raise FileNotFoundError(f"no file of programs at {options.programs}")
         wants_model = options.mutates or needs(options.labeler) != ["judge"] or options.format == "stepwise"
@@ -226,7 +228,7 @@ def _work(
     programs = [p for p in read_programs(options.programs) if not (options.failing and p.passed)]
     programs = programs[: options.limit]
     wanted = dict.fromkeys(program.task_id for program in programs)
-    if options.tasks is None:
+    if options.tasks is None or options.tasks in FINDERS:  # made from their ids, whatever their seed
         return programs, tasks_of(wanted)
     return programs, {task.task_id: task for task in _load(options) if task.task_id in wanted}
 

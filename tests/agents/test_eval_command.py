@@ -147,10 +147,19 @@ def test_as_many_programs_are_probed_as_asked_for_if_there_are_so_many(n):
     assert gaps <= ({max(1, 13 // n), 13 // n + 1} if n else set())
 
 
+def test_a_named_source_makes_tasks_from_their_ids(prm, files, capsys):
+    assert run(prm, files, "--json", "--tasks", "stepwise", "--n-probed", 2) == 0
+    row = record(capsys)
+    assert row["about"]["tasks_known"] == N_TASKS
+    assert row["hacks"]
+
+
 def test_tasks_may_come_from_a_file(prm, files, tasks, tmp_path, capsys):
     write_tasks(tmp_path / "tasks.jsonl", tasks[:2])
     assert run(prm, files, "--json", "--tasks", tmp_path / "tasks.jsonl", "--n-probed", 2) == 0
-    row = record(capsys)
+    output = capsys.readouterr()
+    assert f"{N_TASKS - 2} of {N_TASKS} tasks are unknown" in output.err
+    row = json.loads(output.out)
     assert row["about"]["tasks_known"] == 2
     assert "unknown" in row["metrics"]["groups"]["horizon"]
     assert row["hacks"]

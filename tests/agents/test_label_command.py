@@ -100,6 +100,14 @@ def test_binary_search_from_the_command_line(tmp_path, programs, model, capsys):
     assert "belongs to a run with other settings" in capsys.readouterr().err
 
 
+def test_a_named_source_makes_tasks_from_their_ids(tmp_path, programs):
+    arguments = ("--programs", programs, "--labeler", "reference", "--seed", "7")
+    assert run(tmp_path / "found", *arguments) == 0
+    assert run(tmp_path / "named", *arguments, "--tasks", "stepwise") == 0
+    found, named = (read_labels(tmp_path / name / "labels.jsonl") for name in ("found", "named"))
+    assert [item.labels for item in named] == [item.labels for item in found]
+
+
 def test_a_file_of_labels_can_be_looked_into(tmp_path, programs, model, capsys):
     out = tmp_path / "labels"
     assert run(out, "--programs", programs, "--labeler", "reference") == 0
@@ -162,6 +170,19 @@ def test_labels_by_mutation_and_a_stepwise_copy(tmp_path, tasks, model):
         (("--labeler", "mutation", "--model", "{model}"), "labels by mutation need --tasks"),
         (("--programs", "{programs}", "--labeler", "reference", "--judge", "lokal"), "unknown judge 'lokal'"),
         (("--inspect", "1", "--model", "{model}"), "has 0 programs"),
+        (
+            (
+                "--programs",
+                "{programs}",
+                "--labeler",
+                "mutation",
+                "--tasks",
+                "stepwise",
+                "--model",
+                "{model}",
+            ),
+            "leave --programs out",
+        ),
     ],
 )
 def test_bad_input_exits_2_and_says_why(tmp_path, programs, model, arguments, said, capsys):
