@@ -1,13 +1,16 @@
 """How much memory a training run will need, before anything is loaded."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from stable_baselines3.common.utils import get_device
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from agents import ranks
 from agents.policy_config import PolicyConfig
 from agents.psgpo_config import PSGPOConfig
 from codegym.errors import CodegymError
@@ -17,6 +20,8 @@ GIB = 2**30
 FLOAT32 = 4  # bytes; what trains, its gradient and its optimizer's moments are float32
 FLOAT64 = 8
 MOMENTS = 2  # numbers that AdamW keeps per weight
+PROMPT_TOKENS = 512  # assumed where no tokenizer has been read yet
+log = logging.getLogger(__name__)
 
 
 class NotEnoughMemoryError(CodegymError):
@@ -203,3 +208,37 @@ def check_memory(
     if estimate.peak > available:
         return [f"the run needs about {needed:.1f} GiB, but the device has {available / GIB:.1f} GiB"]
     return []
+
+
+def announce_memory(
+    shape: PreTrainedConfig,
+    config: PolicyConfig,
+    *,
+    what: str,
+    prm: str | None = None,
+    max_memory_gb: float | None = None,
+) -> None:
+    """Log what a process of a run will need, and warn or refuse where it is too much.
+
+    Args:
+        shape: Of the policy's model.
+        config: How it is trained.
+        what: Name of the run.
+        prm: As in `estimate_memory`.
+        max_memory_gb: As in `check_memory`.
+
+    Raises:
+        NotEnoughMemoryError: If it is more than `max_memory_gb`.
+    """
+    try:
+        size = ModelSize.of(shape, config.lora)
+    except (AttributeError, ValueError) as error:  # no transformer, or not one that lora fits
+        log.warning("memory of %s is not estimated: %s", what, error)
+        return
+    estimate = estimate_memory(size, config, prompt_tokens=PROMPT_TOKENS, prm=prm)
+    available = available_memory(get_device("auto"))
+    warnings = check_memory(estimate, available=available, max_memory_gb=max_memory_gb)
+    if ranks.rank() == 0:
+        log.info("memory of %s, estimated:\n%s", what, estimate.table())
+        for warning in warnings:
+            log.warning("%s", warning)

@@ -1,7 +1,6 @@
 """`codegym psgpo`: the whole method in one command."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,20 +8,17 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from stable_baselines3.common.utils import get_device
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from agents import ranks
 from agents.bundled import llama_config
 from agents.config import SCALES, PipelineConfig
-from agents.memory import ModelSize, available_memory, check_memory, estimate_memory
+from agents.memory import announce_memory
 from agents.pipeline import run_pipeline
 from codegym.table import check_name
 
 DEFAULT_SCALE = "small"
-PROMPT_TOKENS = 512  # assumed where no tokenizer has been read yet
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +46,13 @@ def main(argv: Sequence[str]) -> int:
         )
     # the library's bars for every file read and written would drown the run's own progress
     disable_progress_bar()
-    announce_memory(options.config, options.max_memory_gb)
+    announce(options.config, options.max_memory_gb)
     page = run_pipeline(options.config, options.out, stage=options.stage)
     sys.stdout.write(f"report: {page}\n")
     return 0
 
 
-def announce_memory(config: PipelineConfig, max_memory_gb: float | None) -> None:
+def announce(config: PipelineConfig, max_memory_gb: float | None) -> None:
     """Say what the longest stage, PSGPO, will need, and warn or refuse where it is too much.
 
     Raises:
@@ -68,12 +64,7 @@ def announce_memory(config: PipelineConfig, max_memory_gb: float | None) -> None
         )
     except (OSError, ValueError):
         return  # the first stage that reads the model says what is wrong with it
-    size = ModelSize.of(shape, config.rl.lora)
-    estimate = estimate_memory(size, config.rl, prompt_tokens=PROMPT_TOKENS, prm="whole")
-    log.info("memory of the stage psgpo, estimated:\n%s", estimate.table())
-    available = available_memory(get_device("auto"))
-    for warning in check_memory(estimate, available=available, max_memory_gb=max_memory_gb):
-        log.warning("%s", warning)
+    announce_memory(shape, config.rl, what="the stage psgpo", prm="whole", max_memory_gb=max_memory_gb)
 
 
 def parse(argv: Sequence[str]) -> PsgpoOptions:

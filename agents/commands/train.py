@@ -15,10 +15,12 @@ import torch
 import tyro
 from rich.console import Console
 from stable_baselines3.common.utils import get_device
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from agents import ranks
 from agents.checkpoint import settle
+from agents.memory import announce_memory
 from agents.monitor import LastScores
 from agents.policy_agent import PolicyAgent
 from agents.policy_config import PolicyConfig
@@ -76,6 +78,8 @@ class TrainOptions(Generic[Config]):
     """Of everything."""
     threads: int = 0
     """Of torch; 0 for one per core."""
+    max_memory_gb: float | None = None
+    """Do not start a run that is estimated to need more GiB; without, it is only warned of."""
     config: Annotated[Config, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
@@ -103,7 +107,7 @@ class TrainOptions(Generic[Config]):
         """What the result depends on: a folder of a run with others is refused, but for its length."""
         row = asdict(self)
         config = {name: value for name, value in row.pop("config").items() if name != "n_iterations"}
-        for name in ("out", "iterations", "keep", "judge", "threads"):
+        for name in ("out", "iterations", "keep", "judge", "threads", "max_memory_gb"):
             del row[name]
         return {**row, "prm": None if self.prm is None else str(self.prm.resolve()), "config": config}
 
@@ -114,6 +118,7 @@ def main(argv: Sequence[str]) -> int:
     disable_progress_bar()
     ranks.join(get_device("auto"))
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // ranks.size()))
+    _announce(options)
     tasks = _load(options)
     with _held(options), make_judge(options.judge) as judge:
         agent = _agent(options, tasks, judge)
@@ -123,6 +128,16 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(_result(options.out))
     ranks.leave()
     return 0
+
+
+def _announce(options: TrainOptions[Any]) -> None:
+    try:
+        shape = AutoConfig.from_pretrained(options.model)
+    except (OSError, ValueError):
+        return  # an adapter's folder; or loading it says what is wrong with the model
+    prm = None if options.prm is None else "whole"
+    what, limit = f"training {options.agent}", options.max_memory_gb
+    announce_memory(shape, options.config, what=what, prm=prm, max_memory_gb=limit)
 
 
 @contextmanager
@@ -187,7 +202,11 @@ def _agent(options: TrainOptions[Any], tasks: Sequence[Task], judge: Judge) -> P
         agent.config = options.config
         return agent
     given: dict[str, Any] = {"prm": prm} if options.wants_prm else {}
-    return kind(options.model, env, options.config, seed=options.seed, **given)
+    try:
+        return kind(options.model, env, options.config, seed=options.seed, **given)
+    except OSError as error:  # how transformers says that there is no such model
+        about = " ".join(str(error).split())
+        raise ValueError(f"--model {options.model} could not be loaded: {about}") from error
 
 
 def _scheme(options: TrainOptions[Any], prm: ProcessRewardModel | None) -> RewardScheme:

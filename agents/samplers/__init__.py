@@ -1,8 +1,9 @@
 """Samplers: who writes completions. Every one of them is a `prm.completion.Completer`."""
 
+from inspect import signature
 from typing import Any
 
-from codegym.table import resolve
+from codegym.table import check_name, resolve
 from prm.completion import Completer
 
 SAMPLERS = {
@@ -21,8 +22,12 @@ def make_sampler(name: str, model: Any, tokenizer: Any, **options: Any) -> Compl
         options: What the sampler's constructor documents.
 
     Raises:
-        UnknownNameError: If `name` is not in `SAMPLERS`.
+        UnknownNameError: If `name` is not in `SAMPLERS`, or the sampler has no such option.
         MissingExtraError: If the sampler's package is not installed.
     """
-    sampler: Completer = resolve(SAMPLERS, name, "sampler")(model, tokenizer, **options)
+    kind = resolve(SAMPLERS, name, "sampler")
+    known = list(signature(kind).parameters)[2:]
+    for option in options:
+        check_name(option, known, f"option of sampler {name!r}")
+    sampler: Completer = kind(model, tokenizer, **options)
     return sampler

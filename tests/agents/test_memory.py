@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaConfig, Qwen2Config
+from transformers import LlamaConfig, MambaConfig, Qwen2Config
 
-from agents.commands.psgpo import announce_memory
+from agents.commands.psgpo import announce
 from agents.config import SCALES
 from agents.memory import (
     GIB,
     MemoryEstimate,
     ModelSize,
     NotEnoughMemoryError,
+    announce_memory,
     available_memory,
     check_memory,
     estimate_memory,
@@ -182,18 +183,23 @@ def test_too_little_memory_is_a_warning_and_beyond_the_limit_an_error():
 
 def test_the_main_job_says_what_it_needs_and_refuses_too_much(caplog):
     caplog.set_level("INFO")
-    announce_memory(SCALES["small"], None)
+    announce(SCALES["small"], None)
     assert "peak" in caplog.text
     assert "the device has" not in caplog.text
     with pytest.raises(NotEnoughMemoryError, match=r"more than the 0.001 GiB it may take"):
-        announce_memory(SCALES["small"], 0.001)
+        announce(SCALES["small"], 0.001)
 
 
 def test_a_model_by_path_is_measured_by_its_configuration_alone(tmp_path, caplog):
     QWEN_7B.save_pretrained(tmp_path)
     config = replace(SCALES["small"], model=str(tmp_path), rl=LARGE)
     with pytest.raises(NotEnoughMemoryError, match=r"frozen weights, shared +14.19 GiB"):
-        announce_memory(config, 20.0)
+        announce(config, 20.0)
+
+
+def test_what_is_no_transformer_is_not_estimated(caplog):
+    announce_memory(MambaConfig(num_hidden_layers=1), PSGPOConfig(), what="a run")
+    assert "memory of a run is not estimated" in caplog.text
 
 
 def test_this_machine_has_memory():

@@ -112,6 +112,9 @@ def test_another_setting_does_not_overwrite_a_run(command, capsys):
         (["--agent", "random"], "agent 'random' has nothing to learn"),
         (["--agent", "grop"], "unknown agent 'grop'"),
         (["--tasks", "stepwize"], "unknown task source 'stepwize'"),
+        (["--model", "./nowhere"], "--model ./nowhere could not be loaded"),
+        (["--max-memory-gb", "0.00001"], "more than the 1e-05 GiB it may take"),
+        (["--sampler-options", "rows", "3"], "unknown option of sampler 'transformers' 'rows'"),
     ],
 )
 def test_bad_input_is_said_in_a_line(command, capsys, given, message):

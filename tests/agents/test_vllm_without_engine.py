@@ -15,7 +15,7 @@ from agents.samplers import make_sampler
 from agents.samplers.agreement import logprob_gap
 from agents.samplers.transformers import TransformersSampler
 from agents.samplers.weights import export_weights, weights_checksum
-from codegym import MissingExtraError
+from codegym import MissingExtraError, UnknownNameError
 from prm.alignment import newlines_per_token
 from prm.completion import Completion
 
@@ -43,7 +43,7 @@ def test_options_are_checked_before_anything_starts(toy, options, message):
 
 
 def test_an_unknown_option_is_refused(toy):
-    with pytest.raises(TypeError, match="kv_cache_gigabytes"):
+    with pytest.raises(UnknownNameError, match="kv_cache_gigabytes"):
         make_sampler("vllm", toy.model(), toy.tokenizer(), kv_cache_gigabytes=1)
 
 
@@ -185,7 +185,7 @@ def test_an_agent_hands_its_options_to_its_sampler(toy):
         for options in ({}, {"batch_size": 7})
     ]
     assert [agent.sampler.batch_size for agent in agents] == [256, 7]
-    with pytest.raises(TypeError, match="batch_sise"):
+    with pytest.raises(UnknownNameError, match="batch_sise"):
         PSGPO(
             toy.model(), toy.env(), PSGPOConfig(sampler_options={"batch_sise": 7}), tokenizer=toy.tokenizer()
         )
