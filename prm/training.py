@@ -47,8 +47,8 @@ def train_prm(
     """Train a reward model from a language model's weights and save the best one to `folder`.
 
     Killed at any moment, the same call goes on from its last checkpoint and ends with the same weights, bit
-    for bit; called again after it has finished, it returns its report. What is saved is a plain backbone in
-    float32, an adapter merged into it, with a model card, the loss and AUC curves, and the report.
+    for bit on a CPU; called again after it has finished, it returns its report. What is saved is a plain
+    backbone in float32, an adapter merged into it, with a model card, loss and AUC curves, and the report.
 
     Args:
         labeled: Programs with labels; the exact tokens that their policies wrote are used.
