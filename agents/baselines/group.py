@@ -124,7 +124,7 @@ def normalised_steps(
         scale: Whether to divide by the standard deviation.
     """
     lengths = [len(credit) for credit in credits]
-    width = max(lengths)
+    width = max(1, *lengths)  # special tokens alone are no action
     paid = torch.zeros((len(credits), width), dtype=torch.float64)
     taken = torch.zeros((len(credits), width), dtype=torch.bool)
     for row, credit in enumerate(credits):

@@ -236,3 +236,8 @@ def test_the_papers_defaults():
         True,
     )
     assert (RLOOConfig().loss_mean, RLOOConfig().n_epochs) == ("limit", 1)
+
+
+def test_programs_without_any_action_have_no_steps_to_normalise():
+    steps = normalised_steps([np.zeros(0), np.zeros(0)], torch.ones((1, 2), dtype=torch.bool), scale=True)
+    assert [step.shape for step in steps] == [(0,), (0,)]
