@@ -95,13 +95,13 @@ def encode(
 
 def encode_sampled(program: SampledProgram, newlines: NDArray[np.int64]) -> EncodedProgram:
     """Encode a sampled program from the exact tokens that its policy wrote."""
-    return encode(program.prompt_ids, _written_ids(program), program.lines, newlines)
+    return encode(program.prompt_ids, program.written_ids, program.lines, newlines)
 
 
 def encode_labeled(labeled: LabeledProgram, newlines: NDArray[np.int64]) -> EncodedProgram:
     """Encode a labelled program from the exact tokens that its policy wrote."""
     program = labeled.program
-    return encode(program.prompt_ids, _written_ids(program), program.lines, newlines, labeled.labels)
+    return encode(program.prompt_ids, program.written_ids, program.lines, newlines, labeled.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,3 @@ def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
-
-
-def _written_ids(program: SampledProgram) -> tuple[int, ...]:
-    return program.token_ids[:-1] if program.finished else program.token_ids

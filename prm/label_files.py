@@ -54,7 +54,7 @@ def check_tokens(programs: Sequence[SampledProgram], tokenizer: Any) -> None:
                 f"{len(tokenizer)} tokens: it was written with another tokenizer"
             )
     looked_at = list(islice((program for program in programs if program.completion), N_DECODED))
-    spelled = [_spelled(program.token_ids, tokenizer) for program in looked_at]
+    spelled = [_spelled(program.written_ids, tokenizer) for program in looked_at]
     if looked_at and all(
         text != program.completion for text, program in zip(spelled, looked_at, strict=True)
     ):

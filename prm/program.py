@@ -42,6 +42,11 @@ class SampledProgram:
         return self.verdict is Verdict.PASSED
 
     @property
+    def written_ids(self) -> tuple[int, ...]:
+        """The tokens that spell the program: all but the one that ended it, whatever that one says."""
+        return self.token_ids[:-1] if self.finished else self.token_ids
+
+    @property
     def lines(self) -> list[str]:
         """The program's lines, as an episode has them."""
         return split_lines(self.completion)

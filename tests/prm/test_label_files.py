@@ -80,3 +80,15 @@ def test_tokens_that_spell_other_programs_are_refused(
         check_tokens(foreign, tokenizer)
     check_tokens([*foreign, programs[0]], tokenizer)  # a tokenizer may fail to repeat some texts
     check_tokens([], tokenizer)
+
+
+def test_an_end_token_may_have_a_text_of_its_own(digits: Digits, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A newline without indentation ends a function's body, and is no part of the program."""
+    (newline,) = tokenizer.encode("\n", add_special_tokens=False)
+    programs = []
+    for item in digits(range(3)):
+        cut = item.program.completion.removesuffix("\n")
+        ids = (*tokenizer.encode(cut, add_special_tokens=False), newline)
+        programs.append(replace(item.program, completion=cut, token_ids=ids, finished=True))
+        assert tokenizer.decode(programs[-1].written_ids) == cut
+    check_tokens(programs, tokenizer)
