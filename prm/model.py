@@ -192,23 +192,25 @@ class ProcessRewardModel(nn.Module):
         return [reading.scores for reading in self.read(encoded)]
 
     def check_same_tokenizer(self, tokenizer: Any) -> None:
-        """Check that token ids mean the same to another model, as a critic's start from this one needs.
+        """Check that another model's token ids mean the same to this one, as a critic's start from it needs.
+
+        This one may know further tokens, for example a special one that a tokenizer's class adds when read.
 
         Args:
             tokenizer: The other model's.
 
         Raises:
-            ValueError: If the two do not agree on every token; names the first difference.
+            ValueError: If the two do not agree on every token of the other one; names the first difference.
         """
         mine, theirs = (
             {number: token for token, number in vocabulary.get_vocab().items()}
             for vocabulary in (self.tokenizer, tokenizer)
         )
-        for number in sorted(mine.keys() | theirs.keys()):
-            if mine.get(number) != theirs.get(number):
+        for number in sorted(theirs):
+            if mine.get(number) != theirs[number]:
                 raise ValueError(
                     f"the reward model has another tokenizer ({len(mine)} and {len(theirs)} tokens): token "
-                    f"{number} is {mine.get(number)!r} to it and {theirs.get(number)!r} to the other model"
+                    f"{number} is {mine.get(number)!r} to it and {theirs[number]!r} to the other model"
                 )
 
     def merge_adapter(self) -> None:
