@@ -1,6 +1,8 @@
 """Loading and saving a policy, and the reward model beside it: precision, adapters, activations."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,34 @@ def load_policy(
     if lora is not None and not adapter_names(model):
         add_adapter(model, lora, seed=seed)
     return without_dropout(model).eval(), tokenizer
+
+
+@contextmanager
+def loading(option: str, source: str) -> Iterator[None]:
+    """Within the block, a model that cannot be read is an error that says which option named it.
+
+    Args:
+        option: Of the command line.
+        source: Its value: a folder or a hub name.
+
+    Raises:
+        ValueError: If the model, or what belongs to it, cannot be had.
+    """
+    try:
+        yield
+    except OSError as error:  # how transformers says that a file is missing
+        raise ValueError(f"{option} {source} could not be loaded: {' '.join(str(error).split())}") from error
+
+
+def check_folder(option: str, source: str) -> None:
+    """Nothing, if `source` is a hub name or the folder of a whole causal LM.
+
+    Raises:
+        FileNotFoundError: If it is another path; the message names the option.
+    """
+    is_path = source.startswith((".", "/", "~")) or Path(source).exists()
+    if is_path and not (Path(source) / "config.json").is_file():
+        raise FileNotFoundError(f"{option} must name the folder of a causal LM, got {source}")
 
 
 def save_policy(policy: Any, tokenizer: Any, folder: Path, *, merge: bool = False) -> None:

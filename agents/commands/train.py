@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from agents import ranks
 from agents.checkpoint import settle
 from agents.memory import announce_memory
+from agents.models import loading
 from agents.monitor import LastScores
 from agents.policy_agent import PolicyAgent
 from agents.policy_config import PolicyConfig
@@ -202,11 +203,8 @@ def _agent(options: TrainOptions[Any], tasks: Sequence[Task], judge: Judge) -> P
         agent.config = options.config
         return agent
     given: dict[str, Any] = {"prm": prm} if options.wants_prm else {}
-    try:
+    with loading("--model", options.model):
         return kind(options.model, env, options.config, seed=options.seed, **given)
-    except OSError as error:  # how transformers says that there is no such model
-        about = " ".join(str(error).split())
-        raise ValueError(f"--model {options.model} could not be loaded: {about}") from error
 
 
 def _scheme(options: TrainOptions[Any], prm: ProcessRewardModel | None) -> RewardScheme:

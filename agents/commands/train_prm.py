@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import get_device
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from agents.models import check_folder, loading
 from agents.progress import progress
 from agents.run_folder import RunFolder
 from prm.bootstrap import Estimate
@@ -63,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(TrainPRMOptions, args=list(argv), prog="codegym train-prm")
     disable_progress_bar()
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    tokenizer = _tokenizer(options.backbone)
+    check_folder("--backbone", options.backbone)
+    with loading("--backbone", options.backbone):
+        tokenizer = AutoTokenizer.from_pretrained(options.backbone)
     labeled = select(read_label_files(options.labels, tokenizer), options.selection)
     if options.out.exists() and not options.out.is_dir():
         raise NotADirectoryError(f"{options.out} is a file; --out must name a folder")
@@ -96,21 +99,3 @@ def show_training(report: PRMReport, folder: Path) -> str:
         f"\nheld-out tasks, with 95 % intervals\n{measured}"
         f"\nmodel and card: {folder}\n"
     )
-
-
-def _tokenizer(backbone: str) -> Any:
-    """The backbone's tokenizer.
-
-    Raises:
-        FileNotFoundError: If `backbone` is a path, but not that of a model's folder.
-        ValueError: If there is no such model.
-    """
-    is_path = backbone.startswith((".", "/", "~")) or Path(backbone).exists()
-    if is_path and not (Path(backbone) / "config.json").is_file():
-        raise FileNotFoundError(f"--backbone must name the folder of a causal LM, got {backbone}")
-    try:
-        return AutoTokenizer.from_pretrained(backbone)
-    except OSError as error:  # how transformers says that a file is missing
-        raise ValueError(
-            f"--backbone {backbone} could not be loaded: {' '.join(str(error).split())}"
-        ) from error

@@ -1,11 +1,11 @@
 """Stage sft: the starting policy."""
 
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agents.bundled import make_tiny_model, train_tokenizer
+from agents.models import check_folder, loading
 from agents.progress import Report
 from agents.sft import train_sft
 from agents.stages.context import Context, Metrics, peak_memory_mb
@@ -47,13 +47,9 @@ def _pretrained(name: str) -> tuple[Any, Any]:
         FileNotFoundError: If `name` is a path, but not that of a model's folder.
         ValueError: If the model or its tokenizer cannot be had.
     """
-    is_path = name.startswith((".", "/", "~")) or Path(name).exists()
-    if is_path and not (Path(name) / "config.json").is_file():
-        raise FileNotFoundError(f"--model must name the folder of a causal LM, got {name}")
-    try:
+    check_folder("--model", name)
+    with loading("--model", name):
         return AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    except OSError as error:  # how transformers says that a file is missing
-        raise ValueError(f"--model {name} could not be loaded: {' '.join(str(error).split())}") from error
 
 
 def corpus(context: Context) -> list[tuple[str, str]]:
