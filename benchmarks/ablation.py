@@ -15,22 +15,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import tyro
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from agents.config import SCALES, PipelineConfig
-from agents.evaluation import Decoding, evaluate_to_file
 from agents.pipeline import run_pipeline, run_stage
 from agents.progress import Report, progress
 from agents.run_folder import open_run
-from agents.samplers import make_sampler
 from agents.stages import STAGES, Context, Stage
 from agents.stages.context import Metrics
+from agents.stages.evaluate import evaluate_arms
 from agents.stages.rl import Arm, train_arm
 from benchmarks.ablation_report import CHOICE, choose_arm, write_report
 from codegym.table import check_name
@@ -183,20 +181,7 @@ def _evaluate(context: Context, report: Report, split: str, regime: str) -> Metr
     config = replace(context.config, seed=0)
     loaded = [config.load(split=split, limit=config.eval_tasks, horizons=h) for h in config.eval_horizons]
     tasks = list({task.task_id: task for part in loaded for task in part}.values())
-    arms, base = ARMS_OF[regime], 0
-    total = len(arms) * len(get_args(Decoding)) * len(tasks)
-    for arm in arms:
-        folder = context.policy_folder(arm)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        sampler = make_sampler(config.rl.sampler, AutoModelForCausalLM.from_pretrained(folder), tokenizer)
-        for decoding in get_args(Decoding):
-            done = evaluate_to_file(
-                sampler, tasks, context.judge, tokenizer.encode, context.path / f"{split}.jsonl",
-                arm=arm, decoding=decoding, max_new_tokens=config.rl.max_new_tokens, seed=context.config.seed,
-            )  # fmt: skip
-            for count in done:
-                report(base + count, total)
-            base += len(tasks)
+    evaluate_arms(context, ARMS_OF[regime], tasks, context.path / f"{split}.jsonl", report)
     return {"tasks": len(tasks)}
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from agents.config import PipelineConfig
 from agents.progress import Report
 from agents.run_folder import RunFolder
+from agents.samplers import make_sampler
 from codegym.judge import Judge, make_judge
 from codegym.task import Task
+from prm.completion import Completer
 
 Metrics: TypeAlias = Mapping[str, Any]
 
@@ -83,6 +87,13 @@ class Stage:
 
     work: Callable[[Context, Report], Metrics]
     needs: tuple[str, ...] = ()
+
+
+def load_sampler(context: Context, folder: Path) -> tuple[Completer, Any]:
+    """The run's sampler of the policy in a folder, and that policy's tokenizer."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rl = context.config.rl
+    return make_sampler(rl.sampler, model, tokenizer, **rl.sampler_options), tokenizer
 
 
 def peak_memory_mb() -> float:

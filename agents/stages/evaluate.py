@@ -5,15 +5,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args
-
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agents.evaluation import Decoding, EvaluationRow, evaluate_to_file, read_evaluation
 from agents.progress import Report
 from agents.report import write_report
-from agents.samplers import make_sampler
-from agents.stages.context import Context, Metrics, peak_memory_mb
+from agents.stages.context import Context, Metrics, load_sampler, peak_memory_mb
 from agents.stages.prm import quality
 from codegym.episode import Episode
 from codegym.storage import write_json
@@ -29,35 +27,9 @@ PROGRAMS_FOR_DRIFT = 192
 
 def evaluate(context: Context, report: Report) -> Metrics:
     """Write `rows.jsonl` (one program per arm, decoding and held-out task) and `samples.json`."""
-    tasks, config = context.test_tasks, context.config
-    decodings = get_args(Decoding)
-    total = len(context.arms) * len(decodings) * len(tasks)
     before = len(read_evaluation(context.path / ROWS))
-    began, base = time.monotonic(), 0
-    for arm in context.arms:
-        folder = context.policy_folder(arm)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        sampler = make_sampler(
-            config.rl.sampler,
-            AutoModelForCausalLM.from_pretrained(folder),
-            tokenizer,
-            **config.rl.sampler_options,
-        )
-        for decoding in decodings:
-            done = evaluate_to_file(
-                sampler,
-                tasks,
-                context.judge,
-                tokenizer.encode,
-                context.path / ROWS,
-                arm=arm,
-                decoding=decoding,
-                max_new_tokens=config.rl.max_new_tokens,
-                seed=config.seed,
-            )
-            for count in done:
-                report(base + count, total)
-            base += len(tasks)
+    began = time.monotonic()
+    evaluate_arms(context, context.arms, context.test_tasks, context.path / ROWS, report)
     seconds = time.monotonic() - began
     rows = read_evaluation(context.path / ROWS)
     write_json(context.path / SAMPLES, _samples(context, rows))
@@ -68,6 +40,31 @@ def evaluate(context: Context, report: Report) -> Metrics:
         "versions": versions(),
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def evaluate_arms(
+    context: Context, arms: Sequence[str], tasks: Sequence[Task], path: Path, report: Report
+) -> None:
+    """Write one program per arm, decoding and task to `path`; what it holds already is not sampled again."""
+    decodings, config = get_args(Decoding), context.config
+    total, base = len(arms) * len(decodings) * len(tasks), 0
+    for arm in arms:
+        sampler, tokenizer = load_sampler(context, context.policy_folder(arm))
+        for decoding in decodings:
+            done = evaluate_to_file(
+                sampler,
+                tasks,
+                context.judge,
+                tokenizer.encode,
+                path,
+                arm=arm,
+                decoding=decoding,
+                max_new_tokens=config.rl.max_new_tokens,
+                seed=config.seed,
+            )
+            for count in done:
+                report(base + count, total)
+            base += len(tasks)
 
 
 def report(context: Context, progress: Report) -> Metrics:
@@ -87,14 +84,8 @@ def versions() -> dict[str, str]:
 
 def _drift(context: Context) -> dict[str, dict[str, Any]]:
     """The reward model before and after its refreshes, on programs of the policy that it has trained."""
-    folder, longest = context.policy_folder("psgpo"), context.config.eval_horizons[-1]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    sampler = make_sampler(
-        context.config.rl.sampler,
-        AutoModelForCausalLM.from_pretrained(folder),
-        tokenizer,
-        **context.config.rl.sampler_options,
-    )
+    sampler, tokenizer = load_sampler(context, context.policy_folder("psgpo"))
+    longest = context.config.eval_horizons[-1]
     tasks = [task for task in context.test_tasks if task.metadata.get("horizon", longest[1]) >= longest[0]]
     programs = collect(
         sampler,

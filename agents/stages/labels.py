@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from agents.progress import Report
-from agents.samplers import make_sampler
-from agents.stages.context import Context, Metrics
+from agents.stages.context import Context, Metrics, load_sampler
 from codegym.storage import append_rows, read_rows
 from codegym.task import Task
 from prm.agreement import compare_labels
@@ -46,7 +43,7 @@ class CheckpointLabeler:
         labeled: dict[str, LabeledProgram] = {}
         for policy in dict.fromkeys(program.policy for program in programs):
             if policy not in self._labelers:
-                completer = load_sampler(self.context, policy)
+                completer, _ = load_sampler(self.context, self.context.path / policy)
                 self._labelers[policy] = by_completion(self.context, self.source, completer, self._store)
             mine = [program for program in programs if program.policy == policy]
             for item in self._labelers[policy].label(mine, tasks):
@@ -92,18 +89,6 @@ def make_labeler(context: Context, completer: Completer | None = None) -> Labele
     )
 
 
-def load_sampler(context: Context, folder: str) -> Completer:
-    """A sampler of the policy in that folder of the run."""
-    path = context.path / folder
-    model = AutoModelForCausalLM.from_pretrained(path)
-    return make_sampler(
-        context.config.rl.sampler,
-        model,
-        AutoTokenizer.from_pretrained(path),
-        **context.config.rl.sampler_options,
-    )
-
-
 def checkpoints(context: Context) -> list[str]:
     """Folders of the baseline's checkpoints, oldest first."""
     steps = (context.path / "baseline").glob("step-*")
@@ -117,7 +102,7 @@ def collect_programs(context: Context, report: Report) -> Metrics:
     tasks, policies = context.train_tasks, checkpoints(context)
     step, total, spent, drawn = 0, len(policies) * len(tasks), 0.0, 0
     for number, policy in enumerate(policies):
-        sampler = load_sampler(context, policy)
+        sampler, tokenizer = load_sampler(context, context.path / policy)
         for start in range(0, len(tasks), TASKS_AT_ONCE):
             batch = tasks[start : start + TASKS_AT_ONCE]
             step += len(batch)
@@ -128,7 +113,7 @@ def collect_programs(context: Context, report: Report) -> Metrics:
                 sampler,
                 batch,
                 context.judge,
-                sampler.tokenizer,  # type: ignore[attr-defined]
+                tokenizer,
                 policy=policy,
                 n=config.label.programs_per_task,
                 max_new_tokens=config.rl.max_new_tokens,

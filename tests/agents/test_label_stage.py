@@ -7,7 +7,8 @@ import pytest
 from agents.config import SCALES, LabelConfig
 from agents.run_folder import open_run
 from agents.stages import Context
-from agents.stages.labels import COMPLETIONS, CheckpointLabeler, load_sampler, make_labeler
+from agents.stages.context import load_sampler
+from agents.stages.labels import COMPLETIONS, CheckpointLabeler, make_labeler
 from codegym import UnknownNameError
 from codegym.testing import ScriptedJudge, judgement
 from prm.collect import collect
@@ -48,7 +49,7 @@ def programs(context, toy):
         program
         for policy in POLICIES
         for program in collect(
-            load_sampler(context, policy), tasks, context.judge, toy.tokenizer(),
+            load_sampler(context, context.path / policy)[0], tasks, context.judge, toy.tokenizer(),
             policy=policy, n=2, max_new_tokens=6, seed=1,
         )
     ]  # fmt: skip
@@ -85,7 +86,7 @@ def test_a_second_labeler_finds_the_completions_of_the_first(context, programs):
 )
 def test_the_settings_choose_the_labeler(context, toy, source, labeler):
     context.config = replace(context.config, label=replace(context.config.label, source=source))
-    made = make_labeler(context, load_sampler(context, POLICIES[0]))
+    made = make_labeler(context, load_sampler(context, context.path / POLICIES[0])[0])
     assert type(made) is labeler
     assert made.source == source
     if source != "reference":
