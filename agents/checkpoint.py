@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gymnasium as gym
 import torch
 from safetensors.torch import load_file, save_file
-from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
@@ -68,7 +67,7 @@ def load_agent(
     settle(folder)
     state = read_state(folder, kind)
     config = kind.config_type.from_row(state["config"])
-    options |= kind.load_networks(folder, get_device(device))
+    options |= kind.load_networks(folder)
     agent = kind(folder / "policy", env, config, seed=state["seed"], device=device, **options)
     if state.get("frozen", found := frozen_digest(agent.policy)) != found:
         raise ValueError(f"{folder}: the model under its adapter is not the one that it was trained on")

@@ -333,9 +333,8 @@ class PolicyAgent(Agent):
             self.reference.save_pretrained(folder / "reference")
 
     @classmethod
-    def load_networks(cls, folder: Path, device: torch.device) -> dict[str, Any]:
+    def load_networks(cls, folder: Path) -> dict[str, Any]:
         """Read what `save_networks` wrote, but for the policy, as arguments of the constructor."""
-        del device  # the constructor moves the reference itself
         if not (folder / "reference").exists():
             return {}
         return {"reference": AutoModelForCausalLM.from_pretrained(folder / "reference", dtype="auto")}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
-import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -119,6 +118,6 @@ class PSGPO(PolicyAgent):
         self.critic.save_pretrained(folder / "critic")
 
     @classmethod
-    def load_networks(cls, folder: Path, device: torch.device) -> dict[str, Any]:
+    def load_networks(cls, folder: Path) -> dict[str, Any]:
         """Read the reference, and say where the critic is."""
-        return {**super().load_networks(folder, device), "critic": folder / "critic"}
+        return {**super().load_networks(folder), "critic": folder / "critic"}
