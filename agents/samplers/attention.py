@@ -104,7 +104,10 @@ def attend(
         )
         return fused
     if options.get("position_bias") is not None:
-        raise NotImplementedError(f"{type(module).__name__} adds a position bias, which decoding leaves out")
+        raise NotImplementedError(
+            f"{type(module).__name__} adds a position bias, which decoding leaves out; "
+            'load the model with attn_implementation="eager" to sample without a shared cache'
+        )
     batch, heads, _, size = query.shape
     grouped = (query * (size**-0.5 if scaling is None else scaling)).view(batch, key.shape[1], -1, size)
     layer: int = module.layer_idx  # type: ignore[assignment]  # every layer that caches has one

@@ -71,18 +71,7 @@ class TransformersSampler:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """Draw `n` completions of each prompt.
-
-        Args:
-            prompts: Token ids, at least one each.
-            n: Completions per prompt.
-            max_new_tokens: Limit; a completion that reaches it is not `finished`.
-            temperature: Divides the logits; 0 takes the likeliest token.
-            seed: Same prompts and seed, same draws.
-
-        Returns:
-            For each prompt its completions. Log-probabilities are those of the tempered distribution (of the
-            untempered one at temperature 0).
+        """Draw `n` completions of each prompt, as `prm.completion.Completer` says.
 
         Raises:
             ValueError: If a prompt is empty or a number is out of range; names it.

@@ -10,11 +10,12 @@ from prm.lora import active_name, merge_adapter
 
 
 def weights_checksum(model: Any) -> tuple[int, ...]:
-    """One number per tensor that changes with any of its bits.
+    """One number per tensor that tells whether training has changed it.
 
     PyTorch counts the changes of a tensor itself (`_version`), but not those of a fused optimizer nor those
-    through `.data`. Adding up all bits as integers misses nothing, is exact on every device, and takes as
-    long as reading the weights once.
+    through `.data`. The bits are added up as integers modulo 2^64, which is exact on every device and takes
+    as long as reading the weights once. What it cannot see is a change that leaves the sum as it was: values
+    that trade places, or a chance of about 2^-64 per tensor.
     """
     return tuple(_sum_of_bits(weight) for weight in model.state_dict().values())
 
