@@ -25,6 +25,7 @@ READ_FROM: dict[Callable[..., Tensor], str] = {
     sum_over_tokens: "the sum of its tokens' outputs",
     read_at_newline: "the output at the token that covers its newline",
 }
+"""What a head's reading is called; another goes by its function's name."""
 SPEAKS_OF = {
     True: 'is the logit of "this line is right, given that all lines before it are"',
     False: "speaks of the whole program up to it",
@@ -71,14 +72,14 @@ def model_card(
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": _code, "share": _share}
-    backbone = model.backbone
+    backbone, read = model.backbone, model.line_head.read
     return environment.get_template("model_card.md.j2").render(
         report=report,
         settings=_settings(config),
         statistics=statistics,
         held_out={name: str(Estimate(**values)) for name, values in report.held_out.items()},
         head=model.head_name,
-        reads=f"{READ_FROM[model.line_head.read]} {SPEAKS_OF[model.line_head.per_line]}",
+        reads=f"{READ_FROM.get(read, read.__name__.replace('_', ' '))} {SPEAKS_OF[model.line_head.per_line]}",
         architecture=type(backbone).__name__,
         base=_public_name(backbone.config.name_or_path),
         n_weights=sum(weight.numel() for weight in model.parameters()),

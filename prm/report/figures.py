@@ -1,6 +1,7 @@
 """Plots of a reward model's evaluation as SVG text."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,17 @@ from numpy.typing import NDArray
 from prm.bootstrap import Estimate
 from prm.evaluation import PRMMetrics
 from prm.plots import BLUE, GREEN, GREY, RED, plain_axes, to_svg
-from prm.reranking import Reranking
+from prm.reranking import AGGREGATES, Reranking
 
 SIZE = (5.0, 3.6)
 LINES = {"local_auc": ("local AUC", RED), "first_error_accuracy": ("first-error accuracy", GREEN)}
 WAYS = {
     "random": (GREY, ":"),
     "majority": (BLUE, "-"),
-    "prm min": (RED, "-"),
-    "prm mean": (RED, "--"),
-    "prm last": (RED, "-."),
-    "prm product": (RED, ":"),
+    **{f"prm {name}": (RED, style) for name, style in zip(AGGREGATES, cycle(("-", "--", "-.", ":")))},
     "oracle": (GREEN, "-"),
 }
+"""Colour and line of each way to choose among programs."""
 
 
 def calibration(metrics: PRMMetrics) -> str:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prm.backbone import load_trained_weights, trained_weights
 from prm.batching import encode_labeled
 from prm.config import PRMConfig, in_validation
 from prm.evaluation import evaluate_prm
+from prm.heads import HEADS
 from prm.lora import LoRAConfig, load_adapter, merge_adapter
 from prm.model import ProcessRewardModel
 from prm.optimization import gradient_step, make_optimizer, training_programs
@@ -385,3 +387,19 @@ def test_without_held_out_tasks_the_card_says_that_nothing_is_known(
     report = train(digits(range(40)), tmp_path, replace(QUICK, validation_fraction=0.0))
     assert report.held_out == {}
     assert "the quality of this model is not known" in (tmp_path / "README.md").read_text()
+
+
+def test_a_new_head_is_one_line_in_the_table(
+    train: Callable[..., PRMReport], digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains, and the model card names its way to read a line."""
+
+    def highest_of_tokens(outputs: Tensor, line_of_token: Tensor, line_ends: Tensor) -> Tensor:
+        lines = torch.arange(line_ends.shape[1])[None, :, None]
+        masked = outputs[:, None, :].where(line_of_token[:, None, :] == lines, -1e4)
+        return masked.amax(dim=2)
+
+    monkeypatch.setitem(HEADS, "highest", replace(HEADS["newline_bce"], read=highest_of_tokens))
+    train(digits(range(40)), tmp_path, replace(QUICK, head="highest"))
+    card = (tmp_path / "README.md").read_text()
+    assert "Head: `highest`: for each line, highest of tokens speaks of the whole program" in card
