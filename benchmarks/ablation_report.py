@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from agents.evaluation import read_evaluation
 from benchmarks.crossed import Passes, crossed_interval, difference, share_of_gain
+from benchmarks.markdown import table_lines
 from codegym.storage import append_rows, read_rows, write_json, write_text
 from prm.plots import plain_axes, running_mean, to_svg
 
@@ -99,15 +101,15 @@ def measure(
             for arm in arms:
                 found = crossed_interval(lambda rate: rate, part[arm])
                 seeds = part[arm].mean(axis=1).tolist()
-                rows.append({**about, "measure": "pass", "arm": arm, **_numbers(found), "seeds": seeds})
+                rows.append({**about, "measure": "pass", "arm": arm, **asdict(found), "seeds": seeds})
             pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
             for arm, other in [*pairs, (chosen, "baseline_long")]:
                 found = difference(part[arm], part[other])
-                rows.append({**about, "measure": "difference", "arm": arm, "other": other, **_numbers(found)})
+                rows.append({**about, "measure": "difference", "arm": arm, "other": other, **asdict(found)})
             for arm in arms:
                 if arm not in ("sft", "baseline", "oracle"):
                     found = share_of_gain(part[arm], part["baseline"], part["oracle"])
-                    rows.append({**about, "measure": "share of oracle's gain", "arm": arm, **_numbers(found)})
+                    rows.append({**about, "measure": "share of oracle's gain", "arm": arm, **asdict(found)})
     return rows
 
 
@@ -149,15 +151,15 @@ def section(
     head = ["arm", *(f"{decoding} {horizons}" for decoding, horizons in columns)]
 
     def table(title: str, labels: Mapping[str, Mapping[str, Any]]) -> None:
-        lines.extend([f"### {title}", "", _line(head), f"|{'---|' * len(head)}"])
+        rates = []
         for label, wanted in labels.items():
             cells = []
             for decoding, horizons in columns:
                 where = {**wanted, "decoding": decoding, "horizons": horizons}
                 hits = [row for row in rows if where.items() <= row.items()]
                 cells.append("{value:.3f} [{low:.3f}, {high:.3f}]".format(**hits[0]) if hits else "-")
-            lines.append(_line([label, *cells]))
-        lines.append("")
+            rates.append([label, *cells])
+        lines.extend([f"### {title}", "", *table_lines(head, rates), ""])
 
     table(
         f"pass@1 on held-out tasks, {n} seeds",
@@ -174,18 +176,4 @@ def section(
         {arm: {"measure": "share of oracle's gain", "arm": arm} for arm in shares},
     )
     lines += ["95 % intervals over seeds and tasks (crossed bootstrap).", "", "### seconds per seed", ""]
-    lines += [
-        _line(list(ledger)),
-        f"|{'---|' * len(ledger)}",
-        _line([f"{s:.0f}" for s in ledger.values()]),
-        "",
-    ]
-    return lines
-
-
-def _numbers(found: Any) -> dict[str, float]:
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
-def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return [*lines, *table_lines(list(ledger), [[f"{s:.0f}" for s in ledger.values()]]), ""]

@@ -1,30 +1,14 @@
 """Intervals where every arm ran with the same seeds on the same held-out tasks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prm.bootstrap import Estimate
+
 Passes = NDArray[np.float64]
 """Share of programs that passed. [seeds, tasks]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def above_zero(self) -> bool:
-        """Whether the whole interval is."""
-        return self.low > 0
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def crossed_interval(
@@ -32,8 +16,8 @@ def crossed_interval(
     *arms: Passes,
     n_resamples: int = 2000,
     seed: int = 0,
-) -> Interval:
-    """Percentile interval of a statistic of the arms' mean pass rates.
+) -> Estimate:
+    """A statistic of the arms' mean pass rates, with its 95 % percentile interval; nan if not defined.
 
     Seeds and tasks are both drawn with replacement, the same draw for every arm: what the arms share cancels
     in their difference (the two-way "pigeonhole" bootstrap, Owen 2007, doi:10.1214/07-AOAS122; it
@@ -59,15 +43,15 @@ def crossed_interval(
     drawn = statistic(*(np.einsum("rs,st,rt->r", seeds, arm, tasks, optimize=True) for arm in arms))
     finite = np.asarray(drawn)[np.isfinite(drawn)]
     low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
-    return Interval(value=float(statistic(*(arm.mean() for arm in arms))), low=float(low), high=float(high))
+    return Estimate(value=float(statistic(*(arm.mean() for arm in arms))), low=float(low), high=float(high))
 
 
-def difference(arm: Passes, other: Passes) -> Interval:
+def difference(arm: Passes, other: Passes) -> Estimate:
     """How much more `arm` passes than `other`."""
     return crossed_interval(np.subtract, arm, other)
 
 
-def share_of_gain(arm: Passes, baseline: Passes, bound: Passes) -> Interval:
+def share_of_gain(arm: Passes, baseline: Passes, bound: Passes) -> Estimate:
     """Which share of the gain of `bound` over `baseline` is the gain of `arm`; nan where there is no gain."""
 
     def share(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:

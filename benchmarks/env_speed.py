@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import tyro
 
+from benchmarks.markdown import table as markdown_table
 from codegym import END_OF_PROGRAM, Episode, Judge, Judgement, Task, load_tasks, make_judge
 from codegym.judge import Job
 from codegym.storage import append_rows, write_text
@@ -162,12 +163,14 @@ def row(what: str, num_envs: int, timings: Sequence[Timing]) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
     names = ("what", "environments", "steps/s", "share outside the judge", "µs per step outside the judge")
-    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
-    return head + "".join(
-        f"| {r.what} | {r.num_envs} | {r.steps_per_s:,.0f} | {r.share_outside_judge:.1%} "
-        f"| {r.us_per_step_outside_judge:.0f} |\n"
-        for r in rows
-    )
+    return markdown_table(
+        names,
+        [
+            (r.what, r.num_envs, f"{r.steps_per_s:,.0f}", f"{r.share_outside_judge:.1%}",
+             f"{r.us_per_step_outside_judge:.0f}")
+            for r in rows
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

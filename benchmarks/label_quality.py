@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from agents.run_folder import open_run
 from agents.samplers import make_sampler
+from benchmarks.markdown import table_lines
 from codegym.judge import Judge, make_judge
 from codegym.storage import append_rows, read_rows, write_text
 from codegym.task import Task
@@ -43,6 +44,8 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "adaptive": {"k_per_step": 1.0},
 }
 """Binary searches, by their options."""
+AGREEMENT = ("line_agreement", "right_called_wrong", "wrong_called_right", "same_first_error")
+"""Numbers of `prm.agreement.compare_labels` that the table shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,41 +170,33 @@ def report(rows: Sequence[Mapping[str, Any]]) -> str:
         "horizon", "programs", "prefixes", "monotone", "line agreement", "on the scan's draws",
         "same first error", "completions / scan", "/ scan that stops early", "(1-p)^K",
     )  # fmt: skip
-    lines = ["## Binary search against an exhaustive scan", "", *_head(names)]
-    for row in rows:
-        if row["arm"] == SEARCH:
-            violations = row["violations"]
-            cells = (
-                row["horizon"] or "all", row["programs"], row["prefixes"], f"{1 - violations.value:.3f}",
-                row["line_agreement"], row["line_agreement_same_draws"], row["same_first_error"],
-                f"{row['completions_vs_full_scan']:.3f}", f"{row['completions_vs_early_stop']:.3f}",
-                "-" if row["mislabel_probability"] is None else f"{row['mislabel_probability']:.3f}",
-            )  # fmt: skip
-            lines.append(_line(cells))
+    cells = [
+        (
+            row["horizon"] or "all", row["programs"], row["prefixes"], f"{1 - row['violations'].value:.3f}",
+            row["line_agreement"], row["line_agreement_same_draws"], row["same_first_error"],
+            f"{row['completions_vs_full_scan']:.3f}", f"{row['completions_vs_early_stop']:.3f}",
+            "-" if row["mislabel_probability"] is None else f"{row['mislabel_probability']:.3f}",
+        )
+        for row in rows
+        if row["arm"] == SEARCH
+    ]  # fmt: skip
+    lines = ["## Binary search against an exhaustive scan", "", *table_lines(names, cells)]
     names = (
         "arm", "completions per program", "of a scan", "line agreement with scan", "with exact labels",
         "right called wrong", "wrong called right", "same first error as exact", "seconds",
     )  # fmt: skip
-    lines += ["", "## Arms, all horizons", "", *_head(names)]
-    for row in rows:
-        if row["horizon"] is None:
-            exact = row["exact"]
-            cells = (
-                row["arm"], f"{row['completions_per_program']:.1f}", f"{row['completions_vs_full_scan']:.3f}",
-                row["line_agreement"], f"{exact['line_agreement']:.3f}", f"{exact['right_called_wrong']:.3f}",
-                f"{exact['wrong_called_right']:.3f}", f"{exact['same_first_error']:.3f}",
-                f"{row['seconds']:.0f}",
-            )  # fmt: skip
-            lines.append(_line(cells))
+    cells = [
+        (
+            row["arm"], f"{row['completions_per_program']:.1f}", f"{row['completions_vs_full_scan']:.3f}",
+            row["line_agreement"],
+            *(f"{row['exact'][name]:.3f}" for name in AGREEMENT),
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows
+        if row["horizon"] is None
+    ]  # fmt: skip
+    lines += ["", "## Arms, all horizons", "", *table_lines(names, cells)]
     return "\n".join(lines) + "\n"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_line(names), f"|{'---|' * len(names)}"]
-
-
-def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _store(options: Options, arm: str) -> CompletionStore:

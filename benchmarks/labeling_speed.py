@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from agents.samplers.transformers import TransformersSampler
+from benchmarks.markdown import table as markdown_table
 from codegym.judge import make_judge
 from codegym.storage import append_rows, write_text
 from codegym.task import Task
@@ -190,12 +191,14 @@ def table(rows: Sequence[Row]) -> str:
         "programs", "prefixes", "completions", "ours, completions/s", "naive, completions/s",
         "naive: share of time sampling", "ratio", "lowest ratio",
     )  # fmt: skip
-    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
-    return head + "".join(
-        f"| {r.programs} | {r.prefixes} | {r.completions} | {r.ours:,.1f} | {r.naive:,.1f} "
-        f"| {r.naive_sampling_share:.2f} | {r.ratio:.1f} | {r.lowest_ratio:.1f} |\n"
-        for r in rows
-    )
+    return markdown_table(
+        names,
+        [
+            (r.programs, r.prefixes, r.completions, f"{r.ours:,.1f}", f"{r.naive:,.1f}",
+             f"{r.naive_sampling_share:.2f}", f"{r.ratio:.1f}", f"{r.lowest_ratio:.1f}")
+            for r in rows
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from benchmarks.markdown import table as markdown_table
 from codegym import Judge, LineChoices, load_tasks, make_judge
 from codegym.storage import append_rows, write_text
 
@@ -245,12 +246,14 @@ def evaluate(
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
     names = ("policy", "k", "steps", "training, s", "success on held-out tasks", "95 % interval")
-    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
-    return head + "".join(
-        f"| {r.policy} | {r.k} | {r.steps:,} | {r.seconds:.0f} | {r.success:.3f} "
-        f"| {r.low:.3f} to {r.high:.3f} |\n"
-        for r in rows
-    )
+    return markdown_table(
+        names,
+        [
+            (r.policy, r.k, f"{r.steps:,}", f"{r.seconds:.0f}", f"{r.success:.3f}",
+             f"{r.low:.3f} to {r.high:.3f}")
+            for r in rows
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

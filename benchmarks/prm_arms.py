@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from agents.progress import progress
+from benchmarks.markdown import table_lines
 from codegym.judge import Judge
 from codegym.storage import append_rows, read_rows
 from codegym.task import Task
+from prm.bootstrap import Estimate
 from prm.collect import collect
 from prm.config import PRMConfig
 from prm.evaluation import evaluate_prm
@@ -194,46 +196,38 @@ def _read_programs(path: Path) -> list[SampledProgram]:
 def arm_table(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
     """Lines of Markdown: these arms on every test set, with intervals."""
     names = ("arm", "programs", "tasks", "passes", "tested on", *(n.replace("_", " ") for n in NUMBERS))
-    lines = table_head(names)
     found = {row["name"]: row for row in rows if row["kind"] == "arm"}
-    for row in (found[arm] for arm in arms if arm in found):
-        for policy, quality in row["quality"].items():
-            cells = (row["name"], row["programs"], row["tasks"], row["passes"], policy)
-            lines.append(table_line((*cells, *(estimate(quality[number]) for number in NUMBERS))))
-    return lines
+    cells = [
+        (
+            *(row[name] for name in ("name", "programs", "tasks", "passes")),
+            policy,
+            *(estimate(quality[number]) for number in NUMBERS),
+        )
+        for row in (found[arm] for arm in arms if arm in found)
+        for policy, quality in row["quality"].items()
+    ]
+    return table_lines(names, cells)
 
 
 def rerank_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of Markdown: ways to choose among n programs, and the share of the gap that each closes."""
-    lines = table_head(("model", "policy", "tasks", "n", "chosen by", "solved", "share of the gap closed"))
+    cells = []
     for row in (row for row in rows if row["kind"] == "rerank"):
         n = str(row["n"])
         for way, solved in row["solved"].items():
             closed = row["gap_closed"].get(way)
-            cells = (row["arm"], row["policy"], row["n_tasks"], n, way, estimate(solved[n]))
-            lines.append(table_line((*cells, estimate(closed[n]) if closed else "-")))
-    return lines
+            share = estimate(closed[n]) if closed else "-"
+            cells.append((row["arm"], row["policy"], row["n_tasks"], n, way, estimate(solved[n]), share))
+    names = ("model", "policy", "tasks", "n", "chosen by", "solved", "share of the gap closed")
+    return table_lines(names, cells)
 
 
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of Markdown: seconds of every row."""
-    lines = table_head(("kind", "name", "seconds"))
-    return lines + [table_line((row["kind"], row["name"], f"{row['seconds']:.0f}")) for row in rows]
+    cells = [(row["kind"], row["name"], f"{row['seconds']:.0f}") for row in rows]
+    return table_lines(("kind", "name", "seconds"), cells)
 
 
 def estimate(number: Mapping[str, float | None]) -> str:
     """An estimate's row as text: its value and interval."""
-    if number["value"] is None:
-        return "-"
-    interval = "" if number["low"] is None else f" [{number['low']:.3f}, {number['high']:.3f}]"
-    return f"{number['value']:.3f}{interval}"
-
-
-def table_head(names: Sequence[str]) -> list[str]:
-    """Head of a Markdown table."""
-    return [table_line(names), f"|{'---|' * len(names)}"]
-
-
-def table_line(cells: Sequence[object]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(map(str, cells))} |"
+    return str(Estimate(**number))

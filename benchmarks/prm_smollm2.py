@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from agents.samplers.transformers import TransformersSampler
-from benchmarks.prm_arms import Arm, Study, arm_table, rerank_table, table_head, table_line
+from benchmarks.markdown import table_lines
+from benchmarks.prm_arms import Arm, Study, arm_table, rerank_table
 from codegym.task import Task
 from prm.config import PRMConfig
 from prm.labeling import BinarySearchLabeler
@@ -254,8 +255,7 @@ class SmolLM2Study:
         """Every table as Markdown."""
         rows = self.study.rows
         found = label_statistics(self.labels)
-        lines = ["## Labels", "", *table_head(("number", "value"))]
-        lines += [table_line((name, value)) for name, value in found.items()]
+        lines = ["## Labels", "", *table_lines(("number", "value"), list(found.items()))]
         lines += ["", "## Held-out tasks", "", *arm_table(rows, [arm.name for arm in self.arms()])]
         lines += ["", "## Best of n", "", *rerank_table(rows), ""]
         return "\n".join(lines)

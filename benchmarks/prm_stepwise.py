@@ -16,7 +16,8 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agents.samplers.transformers import TransformersSampler
-from benchmarks.prm_arms import Arm, Study, arm_table, estimate, rerank_table, table_head, table_line
+from benchmarks.markdown import table_lines
+from benchmarks.prm_arms import Arm, Study, arm_table, estimate, rerank_table
 from codegym.task import Task
 from codegym.tasks import load_tasks
 from prm.config import PRMConfig
@@ -235,33 +236,31 @@ class StepwiseStudy:
         return "\n".join(lines)
 
     def _strategy_table(self) -> list[str]:
-        lines = table_head(("strategy", "programs", "correct", "revised", "wrong", "right lines", "lines"))
+        cells = []
         for name in STRATEGIES:
             found = label_statistics(self.selected(name))
             numbers = (found["programs"], found["correct"], found["revised"], found["wrong"])
-            lines.append(table_line((name, *numbers, f"{found['positive']:.3f}", found["lines"])))
-        return lines
+            cells.append((name, *numbers, f"{found['positive']:.3f}", found["lines"]))
+        names = ("strategy", "programs", "correct", "revised", "wrong", "right lines", "lines")
+        return table_lines(names, cells)
 
 
 def targets(rows: Sequence[Mapping[str, Any]], best: str) -> list[str]:
     """Lines of Markdown: what was asked for beside what the best arm reached."""
-    lines = table_head(("tested on", "number", "asked for", "reached", "met"))
+    cells: list[Sequence[object]] = []
     for row in (row for row in rows if (row["kind"], row["name"]) == ("arm", best)):
         for policy, quality in row["quality"].items():
             for name, wanted in zip(("local_auc", "first_error_accuracy"), TARGETS[policy], strict=True):
                 value = quality[name]["value"]
                 met = "yes" if value is not None and value >= wanted else "no"
-                lines.append(
-                    table_line((policy, name.replace("_", " "), wanted, estimate(quality[name]), met))
-                )
+                cells.append((policy, name.replace("_", " "), wanted, estimate(quality[name]), met))
     for row in (row for row in rows if row["kind"] == "rerank" and row["arm"] == best):
         n = str(row["n"])
         ways = {way: closed[n] for way, closed in row["gap_closed"].items() if way.startswith("prm")}
         for way, closed in ways.items():
             met = "yes" if closed["value"] is not None and closed["value"] >= GAP_TARGET else "no"
-            cells = (row["policy"], f"gap closed, {way}", f"{GAP_TARGET:.3f}", estimate(closed), met)
-            lines.append(table_line(cells))
-    return lines
+            cells.append((row["policy"], f"gap closed, {way}", f"{GAP_TARGET:.3f}", estimate(closed), met))
+    return table_lines(("tested on", "number", "asked for", "reached", "met"), cells)
 
 
 def by_id(tasks: Sequence[Task]) -> dict[str, Task]:

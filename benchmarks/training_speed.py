@@ -27,6 +27,7 @@ from agents.psgpo_config import PSGPOConfig
 from agents.rollout import make_batch
 from agents.samplers.transformers import TransformersSampler
 from agents.update import Experience, Learner, micro_batches, update
+from benchmarks.markdown import table as markdown_table
 from codegym.storage import append_rows, write_text
 from codegym.tasks.stepwise_corpus import corpus
 from prm.alignment import newlines_per_token, split_lines
@@ -224,12 +225,14 @@ def table(rows: Sequence[Row]) -> str:
         "ratio",
         "lowest ratio",
     )
-    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
-    return head + "".join(
-        f"| {r.what} | {r.batch} | {r.samples_per_prompt} | {r.ours:,.0f} | {r.plain:,.0f} "
-        f"| {r.ratio:.2f} | {r.lowest_ratio:.2f} |\n"
-        for r in rows
-    )
+    return markdown_table(
+        names,
+        [
+            (r.what, r.batch, r.samples_per_prompt, f"{r.ours:,.0f}", f"{r.plain:,.0f}",
+             f"{r.ratio:.2f}", f"{r.lowest_ratio:.2f}")
+            for r in rows
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

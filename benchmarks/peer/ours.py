@@ -78,12 +78,8 @@ def _options(assignment: Assignment) -> dict[str, Any]:
 
 
 def _train(agent: Any, assignment: Assignment, folder: Path) -> dict[str, Any]:
-    def save(place: Path) -> None:
-        agent.policy.save_pretrained(place)
-        agent.tokenizer.save_pretrained(place)
-
     clock = Clock(assignment.seconds)
-    recorder = Recorder(folder, clock, n_checkpoints=assignment.n_checkpoints, save=save)
+    recorder = Recorder(folder, clock, n_checkpoints=assignment.n_checkpoints, save=agent.save_policy)
     clock.start()
     while not clock.over:
         recorder.add(**_counts(agent.iterate(clock.progress), assignment.rollouts))

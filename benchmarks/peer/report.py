@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from agents.report.results import Rate
 from benchmarks.crossed import Passes, crossed_interval, difference
+from benchmarks.markdown import table as markdown_table
 from benchmarks.peer.arm import ARMS, PEERS, Assignment
+from codegym.storage import write_text
+from prm.plots import SMOOTHING, plain_axes, running_mean, to_svg
 
 Row = Mapping[str, Any]
 AXES = {"seconds": "wall seconds of training", "cpu_seconds": "CPU seconds", "programs": "programs sampled"}
-SMOOTHING = 4
 PREPARED_BY = ("baseline", "collect", "label", "prm")
 NOTES = """\
 - `ppo`, `grpo`, `rloo`: our agents paid by the verdict alone; `psgpo`: that of `ppo` with a reward model's
@@ -86,14 +87,14 @@ def held_out_table(rows: Sequence[Row], assignment: Assignment) -> str:
         found = [passes(rows, arm, step) for step in steps]
         cells = [f"{found_here.mean():.3f}" if found_here.size else "-" for found_here in found[:-1]]
         body.append([arm, *cells, str(crossed_interval(lambda rate: rate, found[-1]))])
-    return _table(("arm", *budgets), body)
+    return markdown_table(("arm", *budgets), body)
 
 
 def difference_table(rows: Sequence[Row], last: int) -> str:
     """How much more our arms pass than TRL's when the budget is used up."""
     present = _arms(rows)
     peers = [arm for arm in present if arm in PEERS]
-    return _table(
+    return markdown_table(
         ("arm", *(f"minus {peer}" for peer in peers)),
         [
             [arm, *(str(difference(passes(rows, arm, last), passes(rows, peer, last))) for peer in peers)]
@@ -136,14 +137,14 @@ def effort_table(rows: Sequence[Row]) -> str:
                 ", ".join(f"{seconds / sum(spent.values()):.2f}" for seconds in spent.values()),
             ]
         )
-    return _table(names, body)
+    return markdown_table(names, body)
 
 
 def sweep_table(rows: Sequence[Row]) -> str:
     """pass@1 on validation tasks per learning rate."""
     names = ("arm", "learning rate", "seconds", "programs", "pass@1")
     swept = [row for row in rows if row["what"] == "sweep"]
-    return _table(
+    return markdown_table(
         names,
         [
             [row["arm"], f"{row['learning_rate']:g}", f"{row['seconds']:.0f}", f"{row['programs']:,}",
@@ -173,22 +174,17 @@ def write_figures(rows: Sequence[Row], folder: Path) -> None:
                 )
                 curve = [row for row in _of(rows, "training", arm) if row["seed"] == seed]
                 below.plot(
-                    [row[key] for row in curve], running_mean([row["success_rate"] for row in curve]), **mine
+                    [row[key] for row in curve],
+                    running_mean(np.array([row["success_rate"] for row in curve])),
+                    **mine,
                 )
         for axes in (above, below):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(axis="y", alpha=0.25)
+            plain_axes(axes)
     grid[0, 0].set_ylabel("pass@1, held-out tasks")
     grid[1, 0].set_ylabel(f"training pass rate, mean of {SMOOTHING}")
     grid[0, 0].legend(fontsize=8, frameon=False)
-    with rc_context({"svg.hashsalt": "codegym"}):  # the same rows give the same bytes
-        figure.savefig(folder / "curves.svg", metadata={"Date": None})
+    write_text(folder / "curves.svg", to_svg(figure))
     figure.savefig(folder / "curves.png", dpi=110)
-
-
-def running_mean(values: Sequence[float]) -> list[float]:
-    """Mean of each value and the ones before it, at most `SMOOTHING` of them."""
-    return [float(np.mean(values[max(0, end - SMOOTHING) : end])) for end in range(1, len(values) + 1)]
 
 
 def passes(rows: Sequence[Row], arm: str, checkpoint: int) -> Passes:
@@ -204,9 +200,3 @@ def _arms(rows: Sequence[Row]) -> list[str]:
 
 def _of(rows: Sequence[Row], what: str, arm: str) -> list[Row]:
     return [row for row in rows if row["what"] == what and row["arm"] == arm]
-
-
-def _table(names: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [names, *body]
-    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n".join([head, "|" + "---|" * len(names), *rest]) + "\n"

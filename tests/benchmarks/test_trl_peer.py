@@ -23,7 +23,6 @@ from benchmarks.peer.report import (
     passes,
     preparation,
     report,
-    running_mean,
     sweep_table,
     write_figures,
 )
@@ -456,10 +455,6 @@ def test_what_was_not_measured_is_not_in_the_report():
     text = report(alone, assignment(), {"prm": 60.0})
     for part in ("minus", "Learning rates", "was made in", "trl_grpo |"):
         assert part not in text
-
-
-def test_running_mean_by_hand():
-    assert running_mean([1, 0, 1, 0, 1, 1]) == [1, 0.5, pytest.approx(2 / 3), 0.5, 0.5, 0.75]
 
 
 def test_figures_are_functions_of_the_rows(tmp_path):

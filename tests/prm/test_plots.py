@@ -31,4 +31,5 @@ def test_no_history_is_an_empty_plot() -> None:
 
 def test_a_running_mean_by_hand() -> None:
     assert_allclose(running_mean(np.array([4.0, 0.0, 2.0, 6.0, 8.0])), [4, 2, 2, 3, 4])
+    assert_allclose(running_mean(np.array([1, 0, 1, 0, 1, 1])), [1, 0.5, 2 / 3, 0.5, 0.5, 0.75])
     assert running_mean(np.array([])).shape == (0,)
