@@ -12,14 +12,12 @@ import tyro
 from stable_baselines3.common.utils import get_device
 from transformers.utils.logging import disable_progress_bar
 
-from agents.commands.judge import FINDERS
-from agents.commands.label import tasks_of
 from agents.stages.labels import read_programs
+from agents.task_lookup import FINDERS, find_tasks
 from codegym.episode import Episode
 from codegym.errors import CodegymError
 from codegym.judge import Judge, make_judge
 from codegym.task import Task
-from codegym.tasks import load_tasks
 from prm.bootstrap import Estimate
 from prm.config import in_validation
 from prm.evaluation import evaluate_prm
@@ -148,17 +146,13 @@ def _is_wanted(options: EvalOptions, program: SampledProgram) -> bool:
 
 def _tasks(options: EvalOptions, task_ids: Mapping[str, None]) -> dict[str, Task]:
     """The programs' tasks by id; none if they are not named, and the source in their ids gives none."""
-    if options.tasks is None or options.tasks in FINDERS:  # made from their ids, whatever their seed
-        try:
-            return tasks_of(task_ids)
-        except CodegymError as error:
-            sys.stderr.write(f"without tasks: no horizons, probes and majority ({error})\n")
-            return {}
-    if Path(options.tasks).suffix == ".jsonl":
-        loaded = load_tasks("jsonl", path=options.tasks)
-    else:
-        loaded = load_tasks(options.tasks)
-    return {task.task_id: task for task in loaded if task.task_id in task_ids}
+    try:
+        return find_tasks(task_ids, options.tasks)
+    except CodegymError as error:
+        if options.tasks is not None and options.tasks not in FINDERS:
+            raise
+        sys.stderr.write(f"without tasks: no horizons, probes and majority ({error})\n")
+        return {}
 
 
 def _reranked(

@@ -9,15 +9,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from codegym.errors import TaskError
+from agents.task_lookup import find_task
 from codegym.judge import make_judge
-from codegym.table import check_name, resolve
 from codegym.task import Task
-from codegym.tasks import TASK_SOURCES, load_tasks
 from codegym.verdict import Judgement
-
-FINDERS = {"stepwise": "codegym.tasks.stepwise:find"}
-"""Sources that make a task from its id alone; the tasks of others are looked through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +50,6 @@ def main(argv: Sequence[str]) -> int:
         record = describe(path, task, judgement)
         sys.stdout.write(json.dumps(record) + "\n" if options.json else _for_people(record))
     return 0 if all(judgement.passed for judgement in judgements) else 1
-
-
-def find_task(task_id: str, source: str | None = None, **options: Any) -> Task:
-    """The task of that id, looked up in a source.
-
-    Args:
-        task_id: Its id.
-        source: Name of the task source; by default the first part of the id.
-        options: Arguments of `load_tasks`.
-
-    Raises:
-        UnknownNameError: If no source has that name.
-        TaskError: If the source has no such task.
-    """
-    name = source or task_id.split("/")[0].lower()
-    check_name(name, TASK_SOURCES, "task source")
-    if name in FINDERS and not options:
-        task: Task = resolve(FINDERS, name, "task source")(task_id)
-        return task
-    for task in load_tasks(name, **options):
-        if task.task_id == task_id:
-            return task
-    raise TaskError(f"task source {name!r} has no task {task_id!r}")
 
 
 def describe(path: Path, task: Task, judgement: Judgement) -> dict[str, Any]:

@@ -14,16 +14,15 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from agents.commands.judge import FINDERS, find_task
 from agents.progress import progress
 from agents.run_folder import open_run
 from agents.samplers import make_sampler
 from agents.stages.labels import COMPLETIONS, LABELS, read_programs
+from agents.task_lookup import find_tasks, load_named
 from codegym.judge import Judge, make_judge
 from codegym.storage import write_json
 from codegym.table import check_name
 from codegym.task import Task
-from codegym.tasks import load_tasks
 from prm.dataset import write_parquet, write_stepwise
 from prm.display import show_labels, show_statistics
 from prm.labelers import LABELERS, make_labeler, needs, options_of
@@ -221,41 +220,13 @@ def _work(
 ) -> tuple[Sequence[SampledProgram], Mapping[str, Task]]:
     """What is to be labelled, and its tasks."""
     if options.mutates or options.programs is None:
-        tasks = {task.task_id: task for task in _load(options)}
-        return mutate(
-            list(tasks.values()), judge, parts.tokenizer, n=options.mutants, seed=options.seed
-        ), tasks
+        tasks = load_named(options.tasks or "", limit=options.limit, seed=options.seed)
+        mutants = mutate(tasks, judge, parts.tokenizer, n=options.mutants, seed=options.seed)
+        return mutants, {task.task_id: task for task in tasks}
     programs = [p for p in read_programs(options.programs) if not (options.failing and p.passed)]
     programs = programs[: options.limit]
     wanted = dict.fromkeys(program.task_id for program in programs)
-    if options.tasks is None or options.tasks in FINDERS:  # made from their ids, whatever their seed
-        return programs, tasks_of(wanted)
-    return programs, {task.task_id: task for task in _load(options) if task.task_id in wanted}
-
-
-def _load(options: LabelOptions) -> Sequence[Task]:
-    name, limit = options.tasks or "", options.limit if options.mutates else None
-    if Path(name).suffix == ".jsonl":
-        return load_tasks("jsonl", path=name, limit=limit)
-    return load_tasks(name, limit=limit, seed=options.seed)
-
-
-def tasks_of(task_ids: Sequence[str] | Mapping[str, Any]) -> dict[str, Task]:
-    """Tasks by id, from the sources that the ids name; each source is loaded once.
-
-    Raises:
-        UnknownNameError: If an id names no source.
-    """
-    found: dict[str, Task] = {}
-    sources = dict.fromkeys(task_id.split("/")[0].lower() for task_id in task_ids)
-    for source in sources:
-        mine = [task_id for task_id in task_ids if task_id.split("/")[0].lower() == source]
-        if source in FINDERS:
-            found |= {task_id: find_task(task_id) for task_id in mine}
-        else:
-            known = {task.task_id: task for task in load_tasks(source)}
-            found |= {task_id: known[task_id] for task_id in mine if task_id in known}
-    return found
+    return programs, find_tasks(wanted, options.tasks, seed=options.seed)
 
 
 def _chosen(options: LabelOptions) -> LabeledProgram:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents.commands.judge import find_task
+from agents.task_lookup import find_task
 from codegym.errors import CodegymError
 from codegym.judge.codec import encode
 from codegym.task import AssertionTest, CallTest, StdioTest, Task, TestCase

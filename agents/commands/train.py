@@ -1,7 +1,6 @@
 """`codegym train`: one agent on one task source."""
 
 import argparse
-import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from agents.policy_config import PolicyConfig
 from agents.progress import progress
 from agents.run_folder import open_run
 from agents.table import AGENTS
+from agents.task_lookup import load_named
 from agents.training import CURVE, LAST, POLICY, train_to_folder
 from codegym.judge import Judge, make_judge
 from codegym.rewards import REWARD_SCHEMES, RewardScheme, make_scheme
@@ -36,7 +36,6 @@ from codegym.rewards.wrapper import RewardWrapper
 from codegym.storage import read_rows
 from codegym.table import check_name, resolve
 from codegym.task import Task
-from codegym.tasks import TASK_SOURCES, load_tasks
 from prm.model import ProcessRewardModel
 
 Config = TypeVar("Config", bound=PolicyConfig)
@@ -184,13 +183,8 @@ def _kind(name: str) -> type[PolicyAgent]:
 
 
 def _load(options: TrainOptions[Any]) -> Sequence[Task]:
-    if Path(options.tasks).suffix == ".jsonl":
-        return load_tasks("jsonl", path=options.tasks, limit=options.limit)
     given: dict[str, Any] = {} if options.horizons is None else {"horizons": options.horizons}
-    source = resolve(TASK_SOURCES, options.tasks, "task source")
-    if "split" in inspect.signature(source).parameters:
-        given["split"] = options.split
-    return load_tasks(options.tasks, limit=options.limit, seed=options.seed, **given)
+    return load_named(options.tasks, split=options.split, limit=options.limit, seed=options.seed, **given)
 
 
 def _agent(options: TrainOptions[Any], tasks: Sequence[Task], judge: Judge) -> PolicyAgent:

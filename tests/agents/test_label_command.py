@@ -11,7 +11,7 @@ import pytest
 
 from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
 from agents.cli import main
-from agents.commands.label import LabelerOptions, LabelOptions, tasks_of
+from agents.commands.label import LabelerOptions, LabelOptions
 from codegym import Verdict, load_tasks, make_judge
 from codegym.storage import append_rows, read_rows
 from codegym.tasks import write_tasks
@@ -222,11 +222,6 @@ def test_an_option_of_zero_was_given(tmp_path, programs, model, capsys):
     assert zero.given("binary_search") == {"temperature": 0.0, "k_per_step": 0.0, "draws_at_once": 0}
     assert run(tmp_path / "out", "--programs", programs, "--model", model, "--k", "0") == 2
     assert "k=0" in capsys.readouterr().err
-
-
-def test_tasks_are_found_by_the_ids_of_their_programs(tasks):
-    found = tasks_of([task.task_id for task in tasks])
-    assert list(found.values()) == tasks
 
 
 @pytest.mark.slow
