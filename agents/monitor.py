@@ -115,6 +115,7 @@ def speed_metrics(rollout: Rollout, timer: PhaseTimer, n_epochs: int) -> dict[st
     """Throughput and share of time per phase, by log key; prompt tokens count as updated, not as sampled."""
     batch = rollout.batch
     metrics = {
+        "iteration_seconds": timer.elapsed,
         "fps": sum(episode.n_actions for episode in rollout.episodes) / timer.elapsed,
         "sampled_tokens_per_second": timer.rate(batch.n_tokens, "sampling"),
         "updated_tokens_per_second": timer.rate(int(batch.lengths.sum()) * n_epochs, "update"),

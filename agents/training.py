@@ -1,10 +1,11 @@
 """Training into a folder: curve, checkpoint after every iteration, kept policies; resumable."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents import ranks
@@ -12,6 +13,7 @@ from agents.checkpoint import whole_folder
 from agents.models import save_policy
 from agents.policy_agent import PolicyAgent
 from agents.progress import Report
+from agents.rollout import Rollout
 from codegym.storage import append_rows, read_rows, write_text
 
 LAST, CURVE, POLICY = "last", "curve.jsonl", "policy"
@@ -28,11 +30,28 @@ CURVE_KEYS = {
     "explained_variance": "train/explained_variance",
     "score_on_failing": "prm/score_on_failing",
     "gap": "prm/gap",
+    "seconds": "time/iteration_seconds",
     "sampling_tokens_per_s": "time/sampled_tokens_per_second",
     "update_tokens_per_s": "time/updated_tokens_per_second",
     "verdicts_per_s": "time/verdicts_per_second",
 }
-"""Columns of `curve.jsonl`, and the logger keys they come from."""
+"""Columns of `curve.jsonl`, and the logger keys they come from; "solved" beside them lists task ids."""
+
+
+class SolvedTasks(BaseCallback):
+    """Remembers which tasks the newest rollout solved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task_ids: list[str] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        rollout: Rollout = self.locals["rollout"]
+        solved = (e.task.task_id for e in rollout.episodes if e.judgement is not None and e.judgement.passed)
+        self.task_ids = sorted(set(solved))
 
 
 def train_to_folder(agent: PolicyAgent, folder: Path, report: Report, *, n_kept: int = 0) -> None:
@@ -49,18 +68,18 @@ def train_to_folder(agent: PolicyAgent, folder: Path, report: Report, *, n_kept:
     """
     total = agent.config.n_iterations
     milestones = {round(total * (step + 1) / n_kept) for step in range(n_kept)}
-    first = ranks.rank() == 0
+    first, solved = ranks.rank() == 0, SolvedTasks()
     if first:
         keep_rows(folder / CURVE, agent.iteration)
     agent.set_logger(_logger(folder) if first else Logger(None, []))
     while agent.iteration < total:
-        metrics = agent.iterate(agent.iteration / total)
+        metrics = agent.iterate(agent.iteration / total, solved)
         for key, value in metrics.items():
             agent.logger.record(key, value)
         agent.dump_logs()
         # the row before the checkpoint: a row too many is cut on resume, a missing one would stay missing
         if first:
-            _append_row(folder / CURVE, agent.iteration, metrics)
+            _append_row(folder / CURVE, agent.iteration, metrics, solved.task_ids)
         if agent.iteration in milestones:
             _save_policy(agent, folder / f"step-{agent.iteration}")
         agent.save(folder / LAST)
@@ -92,6 +111,6 @@ def _save_policy(agent: PolicyAgent, folder: Path) -> None:
     ranks.wait_for_all()
 
 
-def _append_row(path: Path, iteration: int, metrics: Mapping[str, float]) -> None:
+def _append_row(path: Path, iteration: int, metrics: Mapping[str, float], solved: Sequence[str]) -> None:
     known = {name: metrics[key] for name, key in CURVE_KEYS.items() if np.isfinite(metrics.get(key, np.nan))}
-    append_rows(path, [{"iteration": iteration, **known}])
+    append_rows(path, [{"iteration": iteration, **known, "solved": list(solved)}])
