@@ -43,10 +43,15 @@ def evaluate(context: Context, report: Report) -> Metrics:
 
 
 def evaluate_arms(
-    context: Context, arms: Sequence[str], tasks: Sequence[Task], path: Path, report: Report
+    context: Context,
+    arms: Sequence[str],
+    tasks: Sequence[Task],
+    path: Path,
+    report: Report,
+    decodings: Sequence[Decoding] = get_args(Decoding),
 ) -> None:
     """Write one program per arm, decoding and task to `path`; what it holds already is not sampled again."""
-    decodings, config = get_args(Decoding), context.config
+    config = context.config
     total, base = len(arms) * len(decodings) * len(tasks), 0
     for arm in arms:
         sampler, tokenizer = load_sampler(context, context.policy_folder(arm))

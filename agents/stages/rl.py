@@ -1,7 +1,7 @@
 """Stages baseline, psgpo and oracle: the same agent and rollouts, paid in three ways."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -16,7 +16,7 @@ from agents.psgpo import PSGPO
 from agents.stages.context import Context, Metrics, peak_memory_mb
 from agents.stages.labels import make_labeler
 from agents.training import CURVE, CURVE_KEYS, LAST, train_to_folder
-from codegym.rewards import LineScorer, RewardScheme
+from codegym.rewards import LineScorer, RewardScheme, make_scheme
 from codegym.rewards.process import ProcessReward
 from codegym.rewards.wrapper import RewardWrapper
 from codegym.storage import read_rows
@@ -29,7 +29,9 @@ class Arm:
     """One way to train the starting policy; arms of one run share tasks, rollout seeds and settings."""
 
     name: str  # of its folder in the run
-    pays: Literal["prm", "oracle"] | None = None  # who pays per line; None: only the tests' verdict counts
+    pays: Literal["prm", "oracle"] | None = None  # who scores lines; None: nobody
+    scheme: str | None = None  # reward scheme; None: "process" by the run's settings if somebody scores lines
+    scheme_options: Mapping[str, Any] = field(default_factory=dict)  # of that scheme
     critic_init: CriticInit | None = None  # how its critic starts; None: as the run's settings say
     refresh: bool = False  # train the PRM a little on the arm's own rollouts as it goes
     n_iterations: int | None = None  # length of its run; None: as the run's settings say
@@ -79,11 +81,13 @@ def train_arm(context: Context, report: Report, arm: Arm) -> Metrics:
 
 def _scheme(context: Context, arm: Arm, prm: ProcessRewardModel | None) -> RewardScheme | None:
     if arm.pays is None:
-        return None
+        return None if arm.scheme is None else make_scheme(arm.scheme, **arm.scheme_options)
     dense = context.config.dense
-    scorer: LineScorer = ReferenceScorer(context.judge) if arm.pays == "oracle" or prm is None else prm
+    scorer = LastScores(ReferenceScorer(context.judge) if arm.pays == "oracle" or prm is None else prm)
+    if arm.scheme is not None:
+        return make_scheme(arm.scheme, scorer=scorer, **arm.scheme_options)
     return ProcessReward.from_scorer(
-        LastScores(scorer), form=dense.form, lambda_fail=dense.lambda_fail, lambda_pass=dense.lambda_pass
+        scorer, form=dense.form, lambda_fail=dense.lambda_fail, lambda_pass=dense.lambda_pass
     )
 
 

@@ -1,0 +1,118 @@
+"""Which held-out tasks every arm of every seed solved, and what that says."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from agents.evaluation import read_evaluation
+from benchmarks.crossed import Passes, crossed_interval, difference
+
+Rates: TypeAlias = dict[tuple[str, str], Passes]
+"""Passes by arm and decoding. [seeds, tasks] each."""
+SAMPLED, GREEDY = "sampled", "greedy"
+DECODINGS = (SAMPLED, GREEDY)
+
+
+def read_rates(files: Iterable[Path]) -> tuple[Rates, list[int]]:
+    """Passes of every arm, and the horizon of each task.
+
+    Args:
+        files: Evaluation rows, a file per seed.
+
+    Raises:
+        ValueError: If a seed did not evaluate the same tasks as the others.
+    """
+    rates: dict[tuple[str, str], list[list[float]]] = {}
+    horizons: dict[str, int] = {}
+    for path in files:
+        passed: dict[tuple[str, str], dict[str, float]] = {}
+        for row in read_evaluation(path):
+            passed.setdefault((row.arm, row.decoding), {})[row.task_id] = float(row.passed)
+            horizons.setdefault(row.task_id, row.horizon or 0)
+        for key, by_task in passed.items():
+            if set(by_task) != set(horizons):
+                raise ValueError(f"{path}: {key[0]} was evaluated on {len(by_task)} of {len(horizons)} tasks")
+            rates.setdefault(key, []).append([by_task[task] for task in horizons])
+    return {key: np.array(seeds) for key, seeds in rates.items()}, list(horizons.values())
+
+
+def pass_rows(
+    rates: Rates,
+    horizons: Sequence[int],
+    arms: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    buckets: Sequence[tuple[int, int]],
+) -> list[dict[str, Any]]:
+    """A row per arm, decoding and bucket of horizons, then one per pair of arms: what the first has more.
+
+    Args:
+        rates: Passes.
+        horizons: Steps of each task. [tasks]
+        arms: Which to report.
+        pairs: Arms to compare, each with the one it is compared with.
+        buckets: Least and most steps of the tasks reported together.
+    """
+    rows = []
+    for about, part in in_buckets(rates, horizons, arms, buckets):
+        for arm in arms:
+            found = asdict(crossed_interval(lambda rate: rate, part[arm]))
+            seeds = part[arm].mean(axis=1).tolist()
+            rows.append({**about, "measure": "pass", "arm": arm, **found, "seeds": seeds})
+        for arm, other in pairs:
+            found = asdict(difference(part[arm], part[other]))
+            rows.append({**about, "measure": "difference", "arm": arm, "other": other, **found})
+    return rows
+
+
+def in_buckets(
+    rates: Rates, horizons: Sequence[int], arms: Sequence[str], buckets: Sequence[tuple[int, int]]
+) -> Iterable[tuple[dict[str, str], dict[str, Passes]]]:
+    """The columns that say which, and the passes by arm, of every decoding and bucket that has tasks."""
+    steps = np.array(horizons)
+    for decoding in DECODINGS:
+        for low, high in buckets:
+            inside = (steps >= low) & (steps <= high)
+            if inside.any():
+                part = {arm: rates[arm, decoding][:, inside] for arm in arms}
+                yield {"decoding": decoding, "horizons": f"{low}-{high}"}, part
+
+
+def by_length(
+    files: Iterable[Path], arms: Sequence[str], lengths: Mapping[str, int], edges: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Share of sampled programs that pass, by the tokens of the task's reference. A row per arm and range.
+
+    Args:
+        files: Evaluation rows, a file per seed.
+        arms: Which to report.
+        lengths: Tokens of each task's reference.
+        edges: Range i holds lengths above edge i - 1 and up to edge i; the last range is open.
+    """
+    groups: dict[tuple[str, int], list[bool]] = {}
+    sampled = (row for path in files for row in read_evaluation(path) if row.decoding == SAMPLED)
+    for row in sampled:
+        place = int(np.searchsorted(edges, lengths[row.task_id]))
+        groups.setdefault((row.arm, place), []).append(row.passed)
+    titles = [f"up to {edges[0]}", *(f"{a + 1}-{b}" for a, b in zip(edges, edges[1:], strict=False))]
+    titles.append(f"above {edges[-1]}")
+    return [
+        {
+            "measure": "pass by tokens", "arm": arm, "tokens": title,
+            "value": float(np.mean(groups[arm, place])), "programs": len(groups[arm, place]),
+        }
+        for arm in arms
+        for place, title in enumerate(titles)
+        if (arm, place) in groups
+    ]  # fmt: skip
+
+
+def as_cell(row: Mapping[str, Any]) -> str:
+    """A number with its interval, as tables show it; a dash where it is not defined."""
+    value, low, high = (row.get(name) for name in ("value", "low", "high"))
+    if value is None or np.isnan(value):
+        return "-"
+    return f"{value:.3f}" if low is None or np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
