@@ -34,12 +34,15 @@ class LabelConfig:
     )
     audited: int = 128  # failing programs labelled by the other source too, to compare; 0 for none
     k: int = 8  # completions of a prefix before it counts as lost
+    temperature: float = 1.0  # of the completions
     chunk: int = 128  # programs labelled at once: what a kill can lose
 
     def __post_init__(self) -> None:
         for name in ("checkpoints", "programs_per_task", "k", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         if self.audited < 0:
             raise ValueError(f"audited must not be negative, got {self.audited}")
         check_name(self.source, get_args(LabelSource), "label source")
@@ -50,6 +53,7 @@ class DenseConfig:
     """How PSGPO and the oracle arm are paid per line; see `codegym.rewards.process.ProcessReward`."""
 
     form: Literal["progress", "mean"] = "progress"  # "mean" is the paper's, which pays for stopping early
+    unit: Literal["line", "statement"] = "line"  # what is paid: "statement" pays no more for more lines
     lambda_fail: float | None = None  # weight on a failing program; None: the form's default
     lambda_pass: float | None = None  # weight on a passing program; None: the form's default
     refresh_learning_rate: float = 5e-4  # of the PRM's passes over PSGPO's own rollouts; 0 for no refresh
@@ -57,12 +61,17 @@ class DenseConfig:
 
     def __post_init__(self) -> None:
         # the reward's own checks, which its model is not needed for
-        ProcessOptions(prm="prm", form=self.form, lambda_fail=self.lambda_fail, lambda_pass=self.lambda_pass)
+        ProcessOptions(prm="prm", **self.reward_options)
         if not 0 <= self.refresh_learning_rate < math.inf:
             raise ValueError(
                 f"refresh_learning_rate must be finite and not negative, got {self.refresh_learning_rate}"
             )
         check_name(self.critic_init, get_args(CriticInit), "critic_init")
+
+    @property
+    def reward_options(self) -> dict[str, Any]:
+        """Options of the process reward, but for who scores."""
+        return {name: getattr(self, name) for name in ("form", "unit", "lambda_fail", "lambda_pass")}
 
 
 @dataclass(frozen=True, kw_only=True)

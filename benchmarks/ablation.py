@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
+from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from agents.config import SCALES, PipelineConfig
@@ -25,6 +26,7 @@ from agents.stages.rl import Arm, train_arm
 from benchmarks.ablation_report import CHOICE, choose_arm, write_report
 from benchmarks.study.cells import StudyOptions, open_cell, run_cells, run_missing, train_start
 from codegym.table import check_name
+from codegym.task import Task
 
 SEEDS = {"smoke": 2, "small": 5, "full": 8}
 ITERATIONS = {"smoke": 4, "small": 20, "full": 60}
@@ -76,8 +78,8 @@ def main() -> None:
     run_cells("benchmarks.ablation", options, cells, console)
     choice = choose_arm(options.out, CANDIDATES)
     run_cells("benchmarks.ablation", options, cells, console)
-    buckets = SCALES[options.scale].eval_horizons
-    print(write_report(options.out, cells, ARMS_OF, choice, buckets))
+    config = cell_config(options.scale, "sparse", 0)
+    print(write_report(options.out, cells, ARMS_OF, choice, config, reference_tokens(options, config)))
 
 
 def cell_names(scale: str) -> list[str]:
@@ -145,11 +147,22 @@ def _validate(context: Context, report: Report) -> Metrics:
 
 def _test(context: Context, report: Report, regime: str) -> Metrics:
     """One program per arm, decoding and test task; all seeds have the same tasks."""
-    config = replace(context.config, seed=0)
-    loaded = [config.load(split="test", limit=config.eval_tasks, horizons=h) for h in config.eval_horizons]
-    tasks = list({task.task_id: task for part in loaded for task in part}.values())
+    tasks = test_tasks(context.config)
     evaluate_arms(context, ARMS_OF[regime], tasks, context.path / "test.jsonl", report)
     return {"tasks": len(tasks)}
+
+
+def test_tasks(config: PipelineConfig) -> list[Task]:
+    """The test tasks of every seed, those of few steps first."""
+    shared = replace(config, seed=0)
+    loaded = [shared.load(split="test", limit=shared.eval_tasks, horizons=h) for h in shared.eval_horizons]
+    return list({task.task_id: task for part in loaded for task in part}.values())
+
+
+def reference_tokens(options: StudyOptions, config: PipelineConfig) -> dict[str, int]:
+    """Tokens of each test task's reference, as the starting policy's tokenizer cuts it."""
+    tokenizer = AutoTokenizer.from_pretrained(options.start_folder)
+    return {task.task_id: len(tokenizer.encode(task.reference or "")) for task in test_tasks(config)}
 
 
 if __name__ == "__main__":

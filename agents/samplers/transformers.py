@@ -230,10 +230,12 @@ class _Batch:
             return self._call(tokens[:, None], None, positions)
 
     def _call(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        # transformers 5.24 calls `cache` what was `past_key_values`
+        cache = "cache" if "cache" in self.sampler.accepts else "past_key_values"
         optional: dict[str, Any] = {"position_ids": positions, "logits_to_keep": 1}
         accepted = {name: value for name, value in optional.items() if name in self.sampler.accepts}
         output = self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=self.cache, use_cache=True, **accepted
+            input_ids=ids, attention_mask=mask, use_cache=True, **{cache: self.cache}, **accepted
         )
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -56,7 +56,11 @@ def by_completion(
 ) -> Labeler:
     """The run's labeler by completion with that completer."""
     config = context.config
-    options: dict[str, Any] = {"k": config.label.k, "max_new_tokens": config.rl.max_new_tokens}
+    options: dict[str, Any] = {
+        "k": config.label.k,
+        "temperature": config.label.temperature,
+        "max_new_tokens": config.rl.max_new_tokens,
+    }
     if "draws_at_once" in options_of(source):
         options["draws_at_once"] = max(n for n in (1, 2, 3, 4) if config.label.k % n == 0)
     return labeler_by_name(

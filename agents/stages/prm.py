@@ -1,5 +1,6 @@
 """Stage prm: the process reward model."""
 
+from pathlib import Path
 from typing import Any
 
 from agents.progress import Report
@@ -16,12 +17,19 @@ from prm.training import train_prm
 COLUMNS = ("local_auc", "auc", "line_accuracy", "first_error_accuracy", "brier", "ece")
 
 
-def train_reward_model(context: Context, report: Report) -> Metrics:
-    """Train the reward model on the labels and measure it on the tasks it has not seen."""
+def train_reward_model(context: Context, report: Report, backbone: Path | None = None) -> Metrics:
+    """Train the reward model on the labels and measure it on the tasks it has not seen.
+
+    Args:
+        context: The run.
+        report: Told about every step.
+        backbone: Folder of the causal LM that the model starts from; the starting policy's if None.
+    """
     config, folder = context.config, context.path / "prm"
+    backbone = context.path / "sft" if backbone is None else backbone
     labels = read_labels(context.path / LABELS)
     chosen = select(labels, config.selection)
-    result = train_prm(chosen, config.prm, backbone=context.path / "sft", folder=folder, progress=report)
+    result = train_prm(chosen, config.prm, backbone=backbone, folder=folder, progress=report)
     model = ProcessRewardModel.from_pretrained(folder)
     held_out = [
         item

@@ -82,13 +82,10 @@ def train_arm(context: Context, report: Report, arm: Arm) -> Metrics:
 def _scheme(context: Context, arm: Arm, prm: ProcessRewardModel | None) -> RewardScheme | None:
     if arm.pays is None:
         return None if arm.scheme is None else make_scheme(arm.scheme, **arm.scheme_options)
-    dense = context.config.dense
     scorer = LastScores(ReferenceScorer(context.judge) if arm.pays == "oracle" or prm is None else prm)
     if arm.scheme is not None:
         return make_scheme(arm.scheme, scorer=scorer, **arm.scheme_options)
-    return ProcessReward.from_scorer(
-        scorer, form=dense.form, lambda_fail=dense.lambda_fail, lambda_pass=dense.lambda_pass
-    )
+    return ProcessReward.from_scorer(scorer, **context.config.dense.reward_options)
 
 
 def _refresh(context: Context, prm: ProcessRewardModel) -> PRMRefresh:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -48,10 +48,30 @@ class StudyOptions:
         """Where the starting policy lies, or will."""
         return (self.out / START / "sft" if self.start is None else self.start).resolve()
 
+    def arguments(self) -> list[str]:
+        """The command line that says the same, but for `cell` and `jobs`."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("cell", "jobs")}
+        return [
+            part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuingOptions(StudyOptions):
+    """What a study is told that goes on from the ablation's cells."""
+
+    base: Path = Path("runs/benchmarks/ablation")  # the ablation's folder; what it lacks is made anew
+
+    @property
+    def start_folder(self) -> Path:
+        """The ablation's starting policy, if it has one."""
+        theirs = self.base / START / "sft"
+        return theirs.resolve() if self.start is None and theirs.is_dir() else super().start_folder
+
 
 def train_start(options: StudyOptions, console: Console) -> None:
-    """Train the policy that every cell starts from, unless one was given."""
-    if options.start is None:
+    """Train the policy that every cell starts from, unless there is one."""
+    if not options.start_folder.is_dir():
         config = SCALES[options.scale].with_seed()
         run_pipeline(config, options.out / START, stage="sft", console=console)
 
@@ -85,12 +105,32 @@ def run_process(module: str, options: StudyOptions, cell: str) -> str:
     """Run one cell in a process of its own; the end of its log if it failed, else nothing."""
     log = options.out / f"{cell.replace('/', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", module, "--scale", options.scale, "--out", str(options.out)]
-    if options.start is not None:
-        command += ["--start", str(options.start)]
+    command = [sys.executable, "-m", module, *options.arguments(), "--cell", cell]
     with log.open("a") as file:
-        done = subprocess.run([*command, "--cell", cell], stdout=file, stderr=file, check=False)
+        done = subprocess.run(command, stdout=file, stderr=file, check=False)
     return "" if done.returncode == 0 else log.read_text()[-2000:]
+
+
+MADE_BY = {"baseline": "baseline", "collect": "programs.jsonl", "label": "labels.jsonl", "prm": "prm"}
+"""What the stages before an arm make, in order."""
+
+
+def finished_links(run: Path, last: str) -> dict[str, Path]:
+    """What another run has finished up to a stage, in order: its files and its marks, by name.
+
+    Args:
+        run: Its folder; may be missing.
+        last: The last stage that may be taken over, one of `MADE_BY`.
+    """
+    links: dict[str, Path] = {}
+    for stage, name in MADE_BY.items():
+        mark = run / "stages" / f"{stage}.json"
+        if not mark.exists():
+            break
+        links |= {name: run / name, f"stages/{stage}.json": mark}
+        if stage == last:
+            break
+    return links
 
 
 @contextmanager

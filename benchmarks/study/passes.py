@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -96,7 +97,7 @@ def by_length(
     for row in sampled:
         place = int(np.searchsorted(edges, lengths[row.task_id]))
         groups.setdefault((row.arm, place), []).append(row.passed)
-    titles = [f"up to {edges[0]}", *(f"{a + 1}-{b}" for a, b in zip(edges, edges[1:], strict=False))]
+    titles = [f"up to {edges[0]}", *(f"{a + 1}-{b}" for a, b in pairwise(edges))]
     titles.append(f"above {edges[-1]}")
     return [
         {
@@ -115,4 +116,3 @@ def as_cell(row: Mapping[str, Any]) -> str:
     if value is None or np.isnan(value):
         return "-"
     return f"{value:.3f}" if low is None or np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-

@@ -1,0 +1,172 @@
+"""What each variant of PSGPO reached, and how that goes with the reward model's accuracy."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from agents.config import PipelineConfig
+from benchmarks.study.curves import read_curves
+from benchmarks.study.page import write_study
+from benchmarks.study.passes import Rates, as_cell, pass_rows, read_rates
+from prm.plots import BLUE, plain_axes, to_svg
+from prm.report.page import Picture, Table, number
+
+REFERENCE = ("both", "baseline", "oracle")
+"""Arms of the ablation that the variants stand beside."""
+COLUMNS = ("sampled", "greedy")
+
+
+def write_report(
+    out: Path, base: Path, varies: Mapping[str, str], seeds: Sequence[int], config: PipelineConfig
+) -> str:
+    """Write rows, pages and plots; returns the tables for a terminal.
+
+    Args:
+        out: The study's folder: a run folder per variant and seed.
+        base: The ablation's cells of the regime, one per seed.
+        varies: What each variant varies.
+        seeds: Seeds that ran.
+        config: Settings that all variants share but for what they vary.
+    """
+    bucket = config.rl_horizons
+    rates, horizons = join_rates(out, base, list(varies), seeds, bucket)
+    arms = [arm for arm in (*REFERENCE, *varies) if (arm, COLUMNS[0]) in rates]
+    pairs = [(name, "both") for name in varies if "both" in arms]
+    pairs += [(name, "few_exact") for name in varies if name.startswith("few_") and name != "few_exact"]
+    pairs = [(arm, other) for arm, other in pairs if arm in arms and other in arms]
+    passes = pass_rows(rates, horizons, arms, pairs, [bucket])
+    models = [
+        {"measure": "model", "arm": arm, **found}
+        for arm in ("both", *varies)
+        if (found := model_of(out, base, arm, seeds))
+    ]
+    return write_study(
+        out,
+        title="Sensitivity",
+        summary=[
+            f"Variants of PSGPO in the sparse regime ({bucket[0]}-{bucket[1]} steps), {len(seeds)} seeds, "
+            f"{config.rl.n_iterations} iterations; each differs from `both` in one thing. 95 % intervals "
+            "over seeds and tasks (crossed bootstrap)."
+        ],
+        pictures=[
+            Picture(
+                title="Accuracy of the reward model and what it gained",
+                name="accuracy",
+                svg=accuracy_figure(passes, models),
+            )
+        ],
+        tables=[variant_table(passes, models, arms, varies), difference_table(passes, pairs)],
+        rows=[*passes, *models],
+        command=f"python -m benchmarks.sensitivity --scale {config.scale}",
+        settings=asdict(config),
+    )
+
+
+def join_rates(
+    out: Path, base: Path, names: Sequence[str], seeds: Sequence[int], bucket: tuple[int, int]
+) -> tuple[Rates, list[int]]:
+    """Passes of the variants and of the ablation's arms on the same tasks of a bucket.
+
+    Raises:
+        ValueError: If two of them were tested on other tasks.
+    """
+    rates: Rates = {}
+    horizons: list[int] | None = None
+    sources = {name: [out / name / str(seed) / "test.jsonl" for seed in seeds] for name in names}
+    files = [base / str(seed) / "test.jsonl" for seed in seeds]
+    if all(path.exists() for path in files):
+        sources = {"": files, **sources}
+    for name, paths in sources.items():
+        found, steps = read_rates(paths)
+        inside = [bucket[0] <= step <= bucket[1] for step in steps]
+        kept = [step for step, chosen in zip(steps, inside, strict=True) if chosen]
+        if horizons is not None and kept != horizons:
+            raise ValueError(f"{name} was tested on other tasks than the arms before it")
+        horizons = kept
+        wanted = REFERENCE if not name else (name,)
+        rates |= {key: passes[:, inside] for key, passes in found.items() if key[0] in wanted}
+    return rates, horizons or []
+
+
+def model_of(out: Path, base: Path, arm: str, seeds: Sequence[int]) -> dict[str, float]:
+    """The accuracy of an arm's reward model on held-out tasks, and how it drifted; means over seeds."""
+    folders = [base / str(seed) if arm == "both" else out / arm / str(seed) for seed in seeds]
+    found: dict[str, list[float]] = {}
+    for folder in folders:
+        marker = folder / "stages" / "prm.json"
+        if marker.exists():
+            quality = json.loads(marker.read_text())["metrics"]["validation"]["all"]
+            for name in ("local_auc", "first_error_accuracy"):
+                found.setdefault(name, []).append(float(str(quality[name]).split(" ")[0]))
+    for curve in read_curves(folders, arm):
+        gaps = [row["gap"] for row in curve if "gap" in row]
+        if gaps:
+            found.setdefault("gap", []).append(float(np.mean(gaps[-len(gaps) // 4 :])))
+        found.setdefault("lines", []).append(float(curve[-1]["lines"]))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def variant_table(
+    passes: Sequence[Mapping[str, Any]],
+    models: Sequence[Mapping[str, Any]],
+    arms: Sequence[str],
+    varies: Mapping[str, str],
+) -> Table:
+    """pass@1 of every variant beside its reward model's accuracy."""
+    rates = {(r["arm"], r["decoding"]): r for r in passes if r["measure"] == "pass"}
+    model = {row["arm"]: row for row in models}
+    numbers = ("local_auc", "first_error_accuracy", "gap", "lines")
+    return Table(
+        title="Variants",
+        head=[
+            "arm", "what differs", *(f"pass@1 {name}" for name in COLUMNS), "PRM local AUC",
+            "PRM first error", "PRM minus exact, last quarter", "lines per program, last",
+        ],
+        rows=[
+            [
+                arm,
+                varies.get(arm, "-"),
+                *(as_cell(rates.get((arm, name), {})) for name in COLUMNS),
+                *(number(model.get(arm, {}).get(name)) for name in numbers),
+            ]
+            for arm in arms
+        ],
+    )  # fmt: skip
+
+
+def difference_table(passes: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> Table:
+    """Paired differences."""
+    found = {(r["arm"], r["other"], r["decoding"]): r for r in passes if r["measure"] == "difference"}
+    return Table(
+        title="Paired differences of pass@1",
+        head=["arms", *COLUMNS],
+        rows=[
+            [f"{arm} - {other}", *(as_cell(found.get((arm, other, name), {})) for name in COLUMNS)]
+            for arm, other in pairs
+        ],
+    )
+
+
+def accuracy_figure(passes: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]) -> str:
+    """pass@1 against the first-error accuracy of the reward model, a point per variant; as SVG."""
+    rates = {r["arm"]: r for r in passes if r["measure"] == "pass" and r["decoding"] == COLUMNS[0]}
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for row in models:
+        rate, accuracy = rates.get(row["arm"]), row.get("first_error_accuracy")
+        if rate is None or accuracy is None:
+            continue
+        errors = np.clip([[rate["value"] - rate["low"]], [rate["high"] - rate["value"]]], 0, None)
+        axes.errorbar([accuracy], [rate["value"]], errors, fmt="o", ms=4, lw=0.8, capsize=2, color=BLUE)
+        axes.annotate(
+            row["arm"], (accuracy, rate["value"]), xytext=(4, 3), textcoords="offset points", size=8
+        )
+    axes.set_xlabel("first-error accuracy of the reward model on held-out tasks")
+    axes.set_ylabel("sampled pass@1")
+    plain_axes(axes)
+    return to_svg(figure)
