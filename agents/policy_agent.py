@@ -27,11 +27,15 @@ from agents.progress import progress
 from agents.refresh import Refresh, RefreshQueue
 from agents.rollout import Rollout, RolloutBatch, draw_tasks, make_batch, make_episode
 from agents.samplers import make_sampler
+from agents.samplers.agreement import logprob_gap
 from agents.shared_weights import adapter_names, make_reference
 from agents.update import Experience, Learner, token_logprobs, update
 from agents.writer import LineWriter
 from codegym.rewards import LineScorer, scheme_after
 from prm.alignment import newlines_per_token
+
+COMPARED_PROGRAMS = 8
+"""Programs whose log-probabilities are checked in an iteration whose update does not do so by itself."""
 
 
 class PolicyAgent(Agent):
@@ -360,6 +364,8 @@ class PolicyAgent(Agent):
             clip_range_vf=clip_range_vf,
             seed=(self.seed, self.iteration),
         )
+        if "sampler_logprob_gap" not in metrics:  # the policy stood still, so this is what it drew with
+            metrics |= self._sampler_gap(experience.batch)
         self.n_updates += self.config.n_epochs
         self._writer.forget()
         return {
@@ -368,6 +374,16 @@ class PolicyAgent(Agent):
             "train/clip_range": self.config.clip_range,
             "train/n_updates": self.n_updates,
         }
+
+    def _sampler_gap(self, batch: RolloutBatch) -> dict[str, float]:
+        config = self.config
+        gap = logprob_gap(
+            self.policy,
+            batch.some(COMPARED_PROGRAMS),
+            temperature=config.temperature,
+            max_tokens=config.micro_batch_tokens,
+        )
+        return {"sampler_logprob_gap": gap.mean, "sampler_logprob_gap_max": gap.max}
 
     def _adapt_kl_coef(self, metrics: dict[str, float]) -> None:
         target = self.config.adaptive_kl_target

@@ -87,6 +87,14 @@ def add_up_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     return total
 
 
+def largest_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The largest over the processes, by name; those that lack a name have no say."""
+    largest: dict[str, float] = {}
+    for name, number in gather(list(numbers.items())):
+        largest[name] = max(number, largest.get(name, number))
+    return largest
+
+
 def equalize(tensors: Iterable[Tensor]) -> None:
     """Give every process the first one's values, in place."""
     if size() > 1:

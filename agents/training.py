@@ -27,6 +27,7 @@ CURVE_KEYS = {
     "prefix_correct": "codegen/prefix_correct",
     "kl": "train/kl_per_program",
     "clip_fraction": "train/clip_fraction",
+    "sampler_gap": "train/sampler_logprob_gap",
     "explained_variance": "train/explained_variance",
     "score_on_failing": "prm/score_on_failing",
     "gap": "prm/gap",

@@ -165,7 +165,8 @@ def update(
 
     Returns:
         Metrics by SB3's names, without the prefix "train/". Those of the policy are missing if it did not
-        move.
+        move. `sampler_logprob_gap` is how far its log-probabilities were from the sampler's before its first
+        step, where they should be the same: the mean over tokens and the largest.
     """
     batch, sums = experience.batch, _Sums()
     goal = _PolicyGoal(experience, config, kl_coef)
@@ -222,10 +223,15 @@ class _Sums:
 
     def __init__(self) -> None:
         self._totals: dict[str, float] = {}
+        self._largest: dict[str, float] = {}
 
     def add(self, **amounts: float) -> None:
         for name, amount in amounts.items():
             self._totals[name] = self.total(name) + amount
+
+    def top(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self._largest[name] = max(amount, self._largest.get(name, amount))
 
     def total(self, name: str) -> float:
         return self._totals.get(name, 0.0)
@@ -235,6 +241,7 @@ class _Sums:
             "policy_grad_norm": "policy_steps",
             "critic_grad_norm": "critic_steps",
             "value_loss": "value_tokens",
+            "sampler_logprob_gap": "compared_tokens",
         }
         # steps and their norms are those of all processes already
         mine = {name: total for name, total in self._totals.items() if not name.endswith(("_norm", "_steps"))}
@@ -247,7 +254,7 @@ class _Sums:
         if "policy_gradient_loss" in means:
             parts = means["policy_gradient_loss"], ent_coef * means["entropy_loss"]
             means["loss"] = sum(parts) + means.get("value_loss", 0.0) + kl_coef * means.get("kl_loss", 0.0)
-        return means
+        return means | ranks.largest_numbers(self._largest)
 
 
 class _PolicyGoal:
@@ -299,10 +306,19 @@ class _PolicyGoal:
                 clip_fraction=float(masked_sum(clipped, mask)),
                 policy_tokens=float(mask.sum()),
             )
+            if not sums.total("policy_steps"):
+                _compare(logprobs, part, sums)
         return loss
 
     def _sum(self, values: Tensor, mask: Tensor, part: _Part) -> Tensor:
         return masked_sum(values if self.weights is None else values * self.weights[part.rows], mask)
+
+
+def _compare(logprobs: Tensor, part: _Part, sums: _Sums) -> None:
+    """Note how far a policy that has not moved is from what its sampler reported."""
+    gaps = (logprobs - part.logprobs).abs().masked_fill(~part.mask, 0.0)
+    sums.add(sampler_logprob_gap=float(gaps.sum()), compared_tokens=float(part.mask.sum()))
+    sums.top(sampler_logprob_gap_max=float(gaps.max()))
 
 
 def _value_term(critic: Any, part: _Part, clip_range_vf: float | None, sums: _Sums) -> Tensor:

@@ -72,6 +72,19 @@ def digest(agent):
     return sha.hexdigest()
 
 
+class Liar:
+    """A sampler that is off by a tenth in every log-probability it reports."""
+
+    def __init__(self, sampler):
+        self.sampler, self.identity = sampler, "liar"
+
+    def sample(self, prompts, **options):
+        return [
+            [replace(c, logprobs=tuple(number + 0.1 for number in c.logprobs)) for c in group]
+            for group in self.sampler.sample(prompts, **options)
+        ]
+
+
 class Recorder(BaseCallback):
     """Keeps what it is told, the first of the steps of an iteration; stops after some iterations."""
 
@@ -122,6 +135,18 @@ def test_before_the_first_update_the_kl_is_zero_and_the_ratio_one(make_agent):
     assert metrics["train/kl_to_reference"] == pytest.approx(0, abs=1e-6)
     assert metrics["train/approx_kl"] == pytest.approx(0, abs=1e-9)
     assert metrics["train/clip_fraction"] == 0
+
+
+@pytest.mark.parametrize("critic_only", [0, 1])
+def test_a_sampler_that_is_off_is_seen_in_the_log(make_agent, critic_only):
+    config = replace(CONFIG, critic_only_iterations=critic_only, temperature=0.8)
+    honest, lying = make_agent(config), make_agent(config)
+    lying.sampler = Liar(lying.sampler)
+    for index in range(2):
+        assert honest.iterate(index / 4)["train/sampler_logprob_gap_max"] < 1e-4
+        metrics = lying.iterate(index / 4)
+        assert metrics["train/sampler_logprob_gap"] == pytest.approx(0.1, abs=1e-4)
+        assert metrics["train/sampler_logprob_gap_max"] == pytest.approx(0.1, abs=1e-4)
 
 
 def test_the_kl_penalty_is_paid_per_token(make_agent, toy):
@@ -287,7 +312,8 @@ def test_the_log_has_stable_baselines_keys_and_ours(make_agent, toy, tmp_path):
         "rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/success_rate", "train/approx_kl",
         "train/clip_fraction", "train/clip_range", "train/entropy_loss", "train/explained_variance",
         "train/policy_gradient_loss", "train/value_loss", "train/loss", "train/learning_rate",
-        "train/n_updates", "time/fps", "time/iterations", "time/total_timesteps",
+        "train/n_updates", "train/sampler_logprob_gap", "train/sampler_logprob_gap_max",
+        "time/fps", "time/iterations", "time/total_timesteps",
         "time/sampled_tokens_per_second", "time/updated_tokens_per_second", "time/verdicts_per_second",
         "time/share_sampling", "time/share_judging", "time/share_update", "time/share_other",
         "codegen/lines_per_program", "codegen/has_return", "codegen/steps_addressed",

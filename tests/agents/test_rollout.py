@@ -144,6 +144,17 @@ def test_a_batch_is_padded_on_the_right():
     assert batch.rewards.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("wanted", "rows"), [(1, [0]), (2, [0, 2, 4]), (3, [0, 1, 2, 3, 4]), (99, [0, 1, 2, 3, 4])]
+)
+def test_some_rows_are_spread_over_the_batch(wanted, rows):
+    written = [write("x" * n, True) for n in range(1, 6)]
+    batch = make_batch([[7]] * 5, written, [np.zeros(2)] * 5, newlines())
+    some = batch.some(wanted)
+    assert torch.equal(some.ids, batch.ids[rows])
+    assert torch.equal(some.lengths, batch.lengths[rows])
+
+
 def test_every_prompt_needs_a_completion():
     with pytest.raises(ValueError, match="zip"):
         make_batch([[1], [2]], [write("x\n", True)] * 2, [np.zeros(2)], newlines())

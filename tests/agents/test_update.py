@@ -63,6 +63,48 @@ def test_before_the_first_step_the_ratio_is_one(parts):
     assert metrics["policy_gradient_loss"] == pytest.approx(-float(mean), abs=1e-5)
 
 
+def shifted(experience, *shifts):
+    """The rollout as a sampler would tell it that is off by `amount` at the n-th written token."""
+    logprobs = experience.batch.logprobs.clone()
+    places = experience.batch.mask.nonzero()
+    for n, amount in shifts:
+        logprobs[tuple(places[n])] += amount
+    return replace(experience, batch=replace(experience.batch, logprobs=logprobs))
+
+
+def test_a_sampler_that_computes_the_same_has_no_gap(parts):
+    _, metrics = run(parts, replace(CONFIG, n_minibatches=3, n_epochs=2), rate=3.0)
+    assert 0 <= metrics["sampler_logprob_gap"] <= metrics["sampler_logprob_gap_max"] < 1e-5
+
+
+@pytest.mark.parametrize("tokens", [20, 10_000])
+def test_a_wrong_log_probability_is_seen(parts, tokens):
+    policy, critic, experience = parts
+    off = shifted(experience, (0, 0.25), (5, -0.75))
+    _, metrics = run((policy, critic, off), replace(CONFIG, micro_batch_tokens=tokens))
+    assert metrics["sampler_logprob_gap_max"] == pytest.approx(0.75, abs=1e-5)
+    assert metrics["sampler_logprob_gap"] == pytest.approx(1 / off.batch.n_tokens, abs=1e-5)
+
+
+def test_the_gap_is_that_of_the_minibatch_before_the_first_step(parts):
+    policy, critic, experience = parts
+    config = replace(CONFIG, n_minibatches=2)
+    row = np.random.default_rng([0]).permutation(len(experience.batch))[-1]  # of the second minibatch
+    first = int(experience.batch.mask[:row].sum())
+    off = shifted(experience, (first, 0.5))
+    assert run((policy, critic, off), config)[1]["sampler_logprob_gap_max"] < 1e-5
+    assert run((policy, critic, off))[1]["sampler_logprob_gap_max"] == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_gap_counts_written_tokens_that_the_policy_does_not_learn_from(parts):
+    policy, critic, experience = parts
+    learnt = experience.batch.mask.clone()
+    learnt[0] = False
+    off = shifted(replace(experience, policy_mask=learnt), (0, 0.5))
+    _, metrics = run((policy, critic, off))
+    assert metrics["sampler_logprob_gap"] == pytest.approx(0.5 / off.batch.n_tokens, abs=1e-5)
+
+
 def test_how_micro_batches_are_cut_does_not_matter(parts):
     whole, metrics = run(parts, replace(CONFIG, micro_batch_tokens=10_000))
     for tokens in (1, 20, 40):
