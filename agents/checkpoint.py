@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agents.policy_agent import PolicyAgent
 
 FORMAT_VERSION = 1
-STATE = "state.json"
+STATE, HISTORY = "state.json", "history.jsonl"
 COUNTERS = ("seed", "iteration", "num_timesteps", "n_updates", "kl_coef")
 Agent = TypeVar("Agent", bound="PolicyAgent")
 
@@ -34,12 +34,13 @@ def folder_of(path: str | Path) -> Path:
 
 
 def save_agent(agent: "PolicyAgent", folder: Path) -> None:
-    """Write networks, optimizers, counters and what the refresh hook waits for."""
+    """Write networks, optimizers, counters, what the refresh hook waits for and what alarms look back on."""
     with whole_folder(folder) as draft:
         agent.save_networks(draft)
         for name, learner in agent.learners.items():
             save_optimizer(learner.optimizer, draft / f"{name}_optimizer.safetensors")
         agent.refresh.save(draft / "refresh")
+        agent.alarms.save(draft / HISTORY)
         counters = {name: getattr(agent, name) for name in COUNTERS}
         write_state(
             draft,
@@ -76,6 +77,7 @@ def load_agent(
     for name, learner in agent.learners.items():
         load_optimizer(learner.optimizer, folder / f"{name}_optimizer.safetensors")
     agent.refresh.load(folder / "refresh")
+    agent.alarms.load(folder / HISTORY)
     return agent
 
 

@@ -125,14 +125,20 @@ def speed_metrics(rollout: Rollout, timer: PhaseTimer, n_epochs: int) -> dict[st
     return {f"time/{name}": value for name, value in metrics.items()}
 
 
-def horizon_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Pass rate by the number of steps that a task asks for, where tasks say so."""
+def passes_by_horizon(episodes: Sequence[Episode]) -> dict[int, list[bool]]:
+    """Whether each judged program passed, by the number of steps that its task asks for, if it says so."""
     groups: dict[int, list[bool]] = {}
     for episode in episodes:
         horizon = episode.task.metadata.get("horizon")
         if isinstance(horizon, int) and episode.judgement is not None:
             groups.setdefault(horizon, []).append(episode.judgement.passed)
-    return {f"pass_horizon_{horizon}": _mean(passed) for horizon, passed in sorted(groups.items())}
+    return dict(sorted(groups.items()))
+
+
+def horizon_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Pass rate by the number of steps that a task asks for, where tasks say so."""
+    groups = passes_by_horizon(episodes)
+    return {f"pass_horizon_{horizon}": _mean(passed) for horizon, passed in groups.items()}
 
 
 def score_metrics(

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from agents import checkpoint, ranks
 from agents.agent import Agent
+from agents.alarms import AlarmWatch
 from agents.callbacks import MaybeCallback, as_callback, replay_steps
 from agents.losses import adapted_kl_coef, kl_k1, kl_k3, masked_mean
 from agents.models import checkpoint_gradients, load_policy, save_policy
@@ -117,6 +118,7 @@ class PolicyAgent(Agent):
             checkpoint_gradients(self.policy)
         self.scorer, self.oracle = scorer, oracle
         self.refresh = RefreshQueue(refresh, self.config.refresh_every, name=type(self).__name__.lower())
+        self.alarms = AlarmWatch()
         self.seed, self.verbose, self.tensorboard_log = seed, verbose, tensorboard_log
         self.iteration = self.n_updates = 0
         self.kl_coef = self.config.kl_coef
@@ -220,6 +222,7 @@ class PolicyAgent(Agent):
         with timer.phase("monitoring"):
             scorer = self.scorer or getattr(self.scheme, "scorer", None)
             metrics |= rollout_metrics(rollout, scorer, self.oracle)
+            metrics |= self.alarms.add(metrics, rollout.episodes, progress_done)
         self.iteration += 1
         self.num_timesteps += sum(episode.n_actions for episode in rollout.episodes)
         with timer.phase("refresh"):
@@ -254,6 +257,7 @@ class PolicyAgent(Agent):
         """
         if reset_num_timesteps:
             self.num_timesteps = self.iteration = 0
+            self.alarms.clear()
         name = tb_log_name or type(self).__name__
         if self._logger is None:
             fresh = reset_num_timesteps or not self.iteration

@@ -36,7 +36,8 @@ CURVE_KEYS = {
     "update_tokens_per_s": "time/updated_tokens_per_second",
     "verdicts_per_s": "time/verdicts_per_second",
 }
-"""Columns of `curve.jsonl`, and the logger keys they come from; "solved" beside them lists task ids."""
+"""Columns of `curve.jsonl`, and the logger keys they come from; beside them
+`solved`, ids of tasks, and `alarms`, if there are any."""
 
 
 class SolvedTasks(BaseCallback):
@@ -80,7 +81,7 @@ def train_to_folder(agent: PolicyAgent, folder: Path, report: Report, *, n_kept:
         agent.dump_logs()
         # the row before the checkpoint: a row too many is cut on resume, a missing one would stay missing
         if first:
-            _append_row(folder / CURVE, agent.iteration, metrics, solved.task_ids)
+            _append_row(folder / CURVE, agent.iteration, metrics, solved.task_ids, agent.alarms.current)
         if agent.iteration in milestones:
             _save_policy(agent, folder / f"step-{agent.iteration}")
         agent.save(folder / LAST)
@@ -112,6 +113,13 @@ def _save_policy(agent: PolicyAgent, folder: Path) -> None:
     ranks.wait_for_all()
 
 
-def _append_row(path: Path, iteration: int, metrics: Mapping[str, float], solved: Sequence[str]) -> None:
+def _append_row(
+    path: Path,
+    iteration: int,
+    metrics: Mapping[str, float],
+    solved: Sequence[str],
+    alarms: Mapping[str, str],
+) -> None:
     known = {name: metrics[key] for name, key in CURVE_KEYS.items() if np.isfinite(metrics.get(key, np.nan))}
-    append_rows(path, [{"iteration": iteration, **known, "solved": list(solved)}])
+    told = {"alarms": alarms} if alarms else {}
+    append_rows(path, [{"iteration": iteration, **known, "solved": list(solved), **told}])

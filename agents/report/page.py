@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.alarms import ALARMS
 from agents.report.figures import draw_all
 from agents.report.results import ARM_TITLES, Results, read_results
 from codegym.render import printable
@@ -46,6 +47,7 @@ def build_tables(results: Results) -> list[Table]:
     return [
         *(_pass_table(results, decoding) for decoding in ("sampled", "greedy")),
         _verdict_table(results),
+        _alarm_table(results),
         _prm_table(results),
         _label_table(results),
         _agreement_table(results),
@@ -82,6 +84,23 @@ def _verdict_table(results: Results) -> Table:
         title="Verdicts of sampled programs",
         head=["policy", *kinds, "lines per program", "ended by itself"],
         rows=rows,
+    )
+
+
+def _alarm_table(results: Results) -> Table:
+    rows = []
+    for arm, curve in results.curves.items():
+        for name in ALARMS:
+            raised = [row for row in curve if name in row.get("alarms", {})]
+            if raised:
+                first, last = raised[0]["iteration"], raised[-1]["iteration"]
+                when = [f"{first}-{last}", f"{len(raised)}"]
+                rows.append([ARM_TITLES[arm], name, *when, raised[-1]["alarms"][name]])
+    return Table(
+        title="Alarms in the training logs",
+        head=["policy", "alarm", "between iterations", "times", "what was seen last"],
+        rows=rows,
+        note="Known ways of failing: each compares a run's latest iterations with its first.",
     )
 
 

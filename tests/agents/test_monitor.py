@@ -8,6 +8,7 @@ from agents.monitor import (
     LastScores,
     PhaseTimer,
     horizon_metrics,
+    passes_by_horizon,
     program_metrics,
     score_metrics,
 )
@@ -54,6 +55,7 @@ def test_pass_rate_by_horizon():
     far = replace(TASK, metadata={"horizon": 9})
     episodes = [WHOLE, SHORT, SHORT, SHORT, episode(task=far), episode(task=replace(TASK, metadata={}))]
     assert horizon_metrics(episodes) == {"pass_horizon_2": 0.25, "pass_horizon_9": 0.0}
+    assert passes_by_horizon(episodes) == {2: [True, False, False, False], 9: [False]}
 
 
 def test_scores_on_failing_programs_against_the_exact_labels():

@@ -108,6 +108,23 @@ def test_rates_per_bucket_are_counted_from_the_rows(folder):
     assert results.rate("psgpo", long, "greedy") == Rate(passed=0, total=0)
 
 
+def test_alarms_are_shown_per_policy_and_only_if_there_are_any(folder):
+    def alarm_tables():
+        tables = build_tables(read_results(folder, STAGES))
+        return [table for table in tables if table.title.startswith("Alarms") and table.rows]
+
+    assert alarm_tables() == []
+    seen = {3: "early", 5: "later", 6: "last"}
+    rows = [
+        {"iteration": i, **({"alarms": {"length_drift": seen[i]}} if i in seen else {})} for i in range(9)
+    ]
+    append_rows(folder / "psgpo" / "curve.jsonl", rows)
+    (table,) = alarm_tables()
+    assert table.rows == [["PSGPO", "length_drift", "3-6", "3", "last"]]
+    write_report(folder, STAGES)
+    assert "length_drift" in (folder / "report.html").read_text()
+
+
 def test_tasks_without_horizons_fall_in_one_bucket(folder):
     (folder / "rows.jsonl").unlink()
     append_rows(folder / "rows.jsonl", [asdict(row("sft", 0, None, True))])
