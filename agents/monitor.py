@@ -16,10 +16,11 @@ from prm.completion import Completion
 
 
 class PhaseTimer:
-    """Wall seconds per phase of an iteration."""
+    """Wall seconds per phase of an iteration, and what was done beside other phases."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.hidden: dict[str, float] = {}
         self._start = time.perf_counter()
 
     @contextmanager
@@ -31,9 +32,18 @@ class PhaseTimer:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
+    def hide(self, name: str, worked: float) -> None:
+        """Say how long a phase's work took; what the phase did not wait for ran beside other phases."""
+        self.hidden[name] = max(0.0, worked - self.seconds.get(name, 0.0))
+
     def rate(self, amount: float, phase: str) -> float:
-        """Amount per second of a phase."""
-        return amount / max(self.seconds.get(phase, 0.0), 1e-9)
+        """Amount per second of work on a phase."""
+        return amount / max(self.seconds.get(phase, 0.0) + self.hidden.get(phase, 0.0), 1e-9)
+
+    def waited(self, phase: str) -> float:
+        """The share of the work on a phase that was not hidden behind other phases."""
+        seconds = self.seconds.get(phase, 0.0)
+        return seconds / max(seconds + self.hidden.get(phase, 0.0), 1e-9)
 
     @property
     def elapsed(self) -> float:
@@ -120,6 +130,7 @@ def speed_metrics(rollout: Rollout, timer: PhaseTimer, n_epochs: int) -> dict[st
         "sampled_tokens_per_second": timer.rate(batch.n_tokens, "sampling"),
         "updated_tokens_per_second": timer.rate(int(batch.lengths.sum()) * n_epochs, "update"),
         "verdicts_per_second": timer.rate(len(batch), "judging"),
+        "judging_wait_share": timer.waited("judging"),
         **{f"share_{name}": share for name, share in timer.shares().items()},
     }
     return {f"time/{name}": value for name, value in metrics.items()}

@@ -20,6 +20,7 @@ from agents import checkpoint, ranks
 from agents.agent import Agent
 from agents.alarms import AlarmWatch
 from agents.callbacks import MaybeCallback, as_callback, replay_steps
+from agents.early_judging import EarlyJudging
 from agents.losses import adapted_kl_coef, kl_k1, kl_k3, masked_mean
 from agents.models import checkpoint_gradients, load_policy, save_policy
 from agents.monitor import PhaseTimer, rollout_metrics, speed_metrics
@@ -29,11 +30,13 @@ from agents.refresh import Refresh, RefreshQueue
 from agents.rollout import Rollout, RolloutBatch, draw_tasks, make_batch, make_episode
 from agents.samplers import make_sampler
 from agents.samplers.agreement import logprob_gap
+from agents.samplers.contract import tells_finished
 from agents.shared_weights import adapter_names, make_reference
 from agents.update import Experience, Learner, token_logprobs, update
 from agents.writer import LineWriter
 from codegym.rewards import LineScorer, scheme_after
 from prm.alignment import newlines_per_token
+from prm.completion import Completion
 
 COMPARED_PROGRAMS = 8
 """Programs whose log-probabilities are checked in an iteration whose update does not do so by itself."""
@@ -140,24 +143,20 @@ class PolicyAgent(Agent):
     def collect(self, timer: PhaseTimer) -> Rollout:
         """Write and judge this iteration's programs, and pay for them."""
         config = self.config
-        n_tasks = config.rollouts_per_iteration // config.samples_per_task
+        n, n_tasks = config.samples_per_task, config.rollouts_per_iteration // config.samples_per_task
         tasks = draw_tasks(self._base.tasks, n_tasks, iteration=self.iteration, seed=self.seed)
         distinct: list[list[int]] = self.tokenizer([task.prompt for task in tasks])["input_ids"]
-        with timer.phase("sampling"):
-            drawn = self.sampler.sample(
-                ranks.share(distinct),
-                n=config.samples_per_task,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                seed=self._derived_seed(f"samples {ranks.rank()}" if ranks.rank() else "samples"),
-            )
-            completions = ranks.gather([completion for group in drawn for completion in group])
-        prompts = [prompt for prompt in distinct for _ in range(config.samples_per_task)]
-        asked = [task for task in tasks for _ in range(config.samples_per_task)]
+        prompts = [prompt for prompt in distinct for _ in range(n)]
+        asked = [task for task in tasks for _ in range(n)]
+        mine = [task for task in ranks.share(tasks) for _ in range(n)]
+        with EarlyJudging(self._base.judge, mine) as judging:
+            with timer.phase("sampling"):
+                drawn = self._sample(ranks.share(distinct), judging)
+                completions = ranks.gather(drawn)
+            with timer.phase("judging"):
+                judgements = ranks.gather(judging.judgements(drawn))
+            timer.hide("judging", judging.seconds)
         written = [make_episode(task, text) for task, text in zip(asked, completions, strict=True)]
-        with timer.phase("judging"):
-            mine = [(episode.task, episode.source) for episode in ranks.share(written)]
-            judgements = ranks.gather(self._base.judge.judge(mine))
         episodes = [replace(e, judgement=judgement) for e, judgement in zip(written, judgements, strict=True)]
         with timer.phase("rewards"):
             self.scheme = scheme_after(self.scheme, self.iteration * config.rollouts_per_iteration)
@@ -166,6 +165,18 @@ class PolicyAgent(Agent):
         return Rollout(
             prompts=prompts, completions=completions, episodes=episodes, credits=credits, batch=batch
         )
+
+    def _sample(self, prompts: Sequence[Sequence[int]], judging: EarlyJudging) -> list[Completion]:
+        early = self.config.judge_early and tells_finished(self.sampler)
+        drawn = self.sampler.sample(
+            prompts,
+            n=self.config.samples_per_task,
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            seed=self._derived_seed(f"samples {ranks.rank()}" if ranks.rank() else "samples"),
+            **({"on_finished": judging.tell} if early else {}),
+        )
+        return [completion for group in drawn for completion in group]
 
     def drift(self, batch: RolloutBatch) -> tuple[Tensor | None, Tensor, dict[str, float]]:
         """How far the policy is from the reference.

@@ -26,6 +26,7 @@ class PolicyConfig:
     temperature: float = 1.0  # of the sampler, and of the log-probabilities in the loss
     sampler: str = "transformers"  # an entry of agents.samplers.SAMPLERS
     sampler_options: dict[str, int | float | str | bool] = field(default_factory=dict)  # of its constructor
+    judge_early: bool = True  # judge programs while others are written, if the sampler tells; same results
     n_epochs: int = 1  # passes over a rollout
     n_minibatches: int = 2  # optimizer steps per pass
     micro_batch_tokens: int = 2048  # padded tokens per forward and backward pass

@@ -1,12 +1,24 @@
 """What all samplers agree on: which requests they take, what ends a text, and what they hand back."""
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prm.completion import Completion
+from prm.completion import Completer, Completion
+
+OnFinished: TypeAlias = Callable[[Sequence[tuple[int, Completion]]], None]
+"""Told of completions that are complete while others still are being written: each one's place, that of its
+prompt times `n` plus that among the prompt's samples, and the completion as `sample` will return it. It may
+be called from several threads, and need not be told of every completion."""
+
+
+def tells_finished(sampler: Completer) -> bool:
+    """Whether the sampler's `sample` takes an `on_finished` (`OnFinished`), which is optional."""
+    return "on_finished" in inspect.signature(sampler.sample).parameters
 
 
 def check_request(prompts: Sequence[Sequence[int]], n: int, max_new_tokens: int, temperature: float) -> None:

@@ -1,7 +1,7 @@
 """Sampling from any Hugging Face causal LM, in large batches."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +11,13 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from agents.samplers.attention import attending_to, decoding_attention, is_decoding
 from agents.samplers.cache import SharedPrefixCache, fill_gaps
-from agents.samplers.contract import check_request, end_tokens, make_completion, weights_identity
+from agents.samplers.contract import (
+    OnFinished,
+    check_request,
+    end_tokens,
+    make_completion,
+    weights_identity,
+)
 from agents.samplers.drawing import draw
 from prm.batching import plan_batches
 from prm.completion import Completion
@@ -70,8 +76,11 @@ class TransformersSampler:
         max_new_tokens: int,
         temperature: float = 1.0,
         seed: int = 0,
+        on_finished: OnFinished | None = None,
     ) -> list[list[Completion]]:
         """Draw `n` completions of each prompt, as `prm.completion.Completer` says.
+
+        `on_finished` is told of every completion, as soon as its row has ended.
 
         Raises:
             ValueError: If a prompt is empty or a number is out of range; names it.
@@ -88,7 +97,8 @@ class TransformersSampler:
             with decoding_attention(self.model):
                 for first in range(0, len(order), self.batch_size):
                     chunk = order[first : first + self.batch_size]
-                    for row, completion in self._decode_in_threads(rows, chunk, uniforms, temperature):
+                    drawn = self._decode_in_threads(rows, chunk, uniforms, temperature, on_finished)
+                    for row, completion in drawn:
                         completions[row] = completion
         finally:
             self.model.train(was_training)
@@ -96,7 +106,12 @@ class TransformersSampler:
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def _decode_in_threads(
-        self, rows: list[tuple[int, ...]], chunk: list[int], uniforms: Tensor, temperature: float
+        self,
+        rows: list[tuple[int, ...]],
+        chunk: list[int],
+        uniforms: Tensor,
+        temperature: float,
+        on_finished: OnFinished | None,
     ) -> list[tuple[int, Completion]]:
         """Complete the rows `chunk`, and say which is which.
 
@@ -105,8 +120,15 @@ class TransformersSampler:
         """
 
         def decode(share: list[int]) -> list[tuple[int, Completion]]:
-            drawn = self._decode([rows[row] for row in share], uniforms[share], temperature)
-            return list(zip(share, drawn, strict=True))
+            drawn: list[tuple[int, Completion]] = []
+
+            def add(ended: list[tuple[int, Completion]]) -> None:
+                drawn.extend((share[place], completion) for place, completion in ended)
+                if on_finished is not None and ended:
+                    on_finished(drawn[-len(ended) :])
+
+            self._decode([rows[row] for row in share], uniforms[share], temperature, add)
+            return drawn
 
         n_threads = torch.get_num_threads()
         n_workers = min(n_threads, len(chunk) // ROWS_PER_WORKER, MAX_WORKERS)
@@ -122,9 +144,20 @@ class TransformersSampler:
             torch.set_num_threads(n_threads)  # for threads that start later
 
     def _decode(
-        self, prompts: list[tuple[int, ...]], uniforms: Tensor, temperature: float
-    ) -> list[Completion]:
-        """Complete one batch of prompts, sorted by length. `uniforms`: [rows, max_new_tokens]."""
+        self,
+        prompts: list[tuple[int, ...]],
+        uniforms: Tensor,
+        temperature: float,
+        add: Callable[[list[tuple[int, Completion]]], None],
+    ) -> None:
+        """Complete one batch of prompts, sorted by length, and hand out each row when it has ended.
+
+        Args:
+            prompts: Token ids.
+            uniforms: What decides the draws. [rows, max_new_tokens]
+            temperature: Divides the logits.
+            add: Takes rows with their completions.
+        """
         # Inference mode is faster, but a model whose code keeps tensors of it could not be trained with them.
         with torch.inference_mode() if is_decoding(self.model) else torch.no_grad():
             uniforms = uniforms.to(self.model.device)
@@ -132,13 +165,13 @@ class TransformersSampler:
             logits = batch.prefill(prompts)
             for step in range(uniforms.shape[1]):
                 tokens, logprobs = draw(logits, uniforms[batch.row, step], temperature)
-                batch.record(step, tokens, logprobs)
+                add(batch.record(step, tokens, logprobs))
                 if not batch.n_alive or step + 1 == uniforms.shape[1]:
                     break
                 if batch.n_alive < COMPACT_BELOW * len(batch.row):
                     tokens = tokens[batch.compact()]
                 logits = batch.forward(tokens, step)
-            return batch.completions()
+            add(batch.cut())
 
 
 class _Batch:
@@ -152,8 +185,6 @@ class _Batch:
         n_rows, self.columns = len(prompts), max(map(len, prompts))
         self.tokens = torch.zeros((n_rows, max_new_tokens), dtype=torch.long, device=device)
         self.logprobs = torch.zeros((n_rows, max_new_tokens), device=device)
-        self.lengths = torch.full((n_rows,), max_new_tokens, device=device)
-        self.finished = torch.zeros(n_rows, dtype=torch.bool, device=device)
         # From here on one entry per slot of the batch; slots are dropped, rows are not.
         self.row = torch.arange(n_rows, device=device)
         self.alive = torch.ones(n_rows, dtype=torch.bool, device=device)
@@ -197,16 +228,18 @@ class _Batch:
         device = self.model.device
         return ids.to(device), mask.to(device), positions.to(device)
 
-    def record(self, step: int, tokens: Tensor, logprobs: Tensor) -> None:
-        """Note the tokens drawn at `step`, one per slot, and who ended with them."""
+    def record(self, step: int, tokens: Tensor, logprobs: Tensor) -> list[tuple[int, Completion]]:
+        """Note the tokens drawn at `step`, one per slot; return the rows that ended with them."""
         self.tokens[self.row, step] = tokens
         self.logprobs[self.row, step] = logprobs
         ended = self.alive & torch.isin(tokens, self.sampler.end_tokens)
-        rows = self.row[ended]
-        self.lengths[rows] = step + 1
-        self.finished[rows] = True
         self.alive &= ~ended
-        self.n_alive = int(self.alive.sum())
+        before, self.n_alive = self.n_alive, int(self.alive.sum())
+        return self._completions(self.row[ended], step + 1, True) if self.n_alive < before else []
+
+    def cut(self) -> list[tuple[int, Completion]]:
+        """The rows that have not ended."""
+        return self._completions(self.row[self.alive], self.tokens.shape[1], False)
 
     def compact(self) -> Tensor:
         """Drop the slots that ended; return which slots stay, in their new order. [n_alive]."""
@@ -240,18 +273,16 @@ class _Batch:
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def completions(self) -> list[Completion]:
-        """What was drawn, row by row."""
+    def _completions(self, rows: Tensor, length: int, finished: bool) -> list[tuple[int, Completion]]:
         drawn = zip(
-            self.tokens.tolist(),
-            self.logprobs.tolist(),
-            self.lengths.tolist(),
-            self.finished.tolist(),
+            rows.tolist(),
+            self.tokens[rows, :length].tolist(),
+            self.logprobs[rows, :length].tolist(),
             strict=True,
         )
         return [
-            make_completion(self.sampler.tokenizer, tokens[:length], logprobs[:length], finished)
-            for tokens, logprobs, length, finished in drawn
+            (row, make_completion(self.sampler.tokenizer, tokens, logprobs, finished))
+            for row, tokens, logprobs in drawn
         ]
 
 

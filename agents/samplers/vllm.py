@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agents.samplers.contract import check_request, end_tokens, make_completion, weights_identity
+from agents.samplers.contract import (
+    OnFinished,
+    check_request,
+    end_tokens,
+    make_completion,
+    weights_identity,
+)
 from agents.samplers.weights import export_weights, weights_checksum
 from codegym.errors import MissingExtraError
 from prm.completion import Completion
@@ -110,8 +116,11 @@ class VLLMSampler:
         max_new_tokens: int,
         temperature: float = 1.0,
         seed: int = 0,
+        on_finished: OnFinished | None = None,
     ) -> list[list[Completion]]:
         """Draw `n` completions of each prompt, as `prm.completion.Completer` says.
+
+        `on_finished` is told of every completion, in the engine's step that ends it.
 
         Raises:
             ValueError: If a prompt is empty, or a number is out of range or more than the engine takes.
@@ -145,9 +154,13 @@ class VLLMSampler:
             )
             for row_seed in seeds
         ]
-        outputs = _run(engine, rows, asked)
-        done = [self._completion(output.outputs[0]) for output in outputs]
-        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+        done: dict[int, Completion] = {}
+        for ended in run_engine(engine, rows, asked):
+            written = [(row, self._completion(output.outputs[0])) for row, output in ended]
+            done.update(written)
+            if on_finished is not None:
+                on_finished(written)
+        return [[done[i * n + k] for k in range(n)] for i in range(len(prompts))]
 
     def close(self) -> None:
         """End the engine's processes; the next `sample` starts new ones. Closing twice is fine."""
@@ -193,18 +206,26 @@ class VLLMSampler:
         self._ends.append(weakref.finalize(self, self._engine.llm_engine.engine_core.shutdown))
 
 
-def _run(engine: Any, rows: list[dict[str, list[int]]], settings: list[Any]) -> list[Any]:
-    """Let the engine complete all rows; return its outputs in the order of the rows.
+def run_engine(
+    engine: Any, rows: list[dict[str, list[int]]], settings: list[Any]
+) -> Iterator[list[tuple[int, Any]]]:
+    """Let the engine complete all rows; yields the rows that a step has ended, each with its output.
 
     Rounding depends on which rows share a batch and on what was computed before. So nothing is left in the
     cache of an earlier call, and the engine waits until it has all rows: same call, same bits.
     """
     engine.reset_prefix_cache()
     engine.sleep(level=0)
-    engine.enqueue(rows, settings, use_tqdm=False)
+    names = engine.enqueue(rows, settings, use_tqdm=False)
     engine.wake_up(tags=["scheduling"])
-    outputs = engine.wait_for_completion(use_tqdm=False)
-    return list(outputs[-len(rows) :])  # those of a call that was interrupted come before
+    # The engine makes a request's number unique by a suffix, which its output does not bear.
+    row_of = {name.partition("-")[0]: row for row, name in enumerate(names)}
+    while engine.llm_engine.has_unfinished_requests():
+        outputs = engine.llm_engine.step()
+        # those of a call that was interrupted may be among them
+        ended = [(row_of[o.request_id], o) for o in outputs if o.finished and o.request_id in row_of]
+        if ended:
+            yield ended
 
 
 @contextmanager

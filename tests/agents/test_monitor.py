@@ -122,3 +122,18 @@ def test_shares_of_time_sum_to_one():
     assert sum(timer.shares().values()) == pytest.approx(1, abs=1e-2)
     assert timer.rate(10, "a") > 0
     assert timer.elapsed >= timer.seconds["a"]
+
+
+def test_work_beside_other_phases_counts_for_its_rate_and_not_for_the_shares():
+    timer = PhaseTimer()
+    timer.seconds = {"sampling": 3.0, "judging": 0.5}
+    assert timer.waited("judging") == 1.0
+    timer.hide("judging", 2.0)
+    assert timer.hidden == {"judging": 1.5}
+    assert timer.waited("judging") == 0.25
+    assert timer.rate(10, "judging") == 5.0
+    assert timer.rate(9, "sampling") == 3.0
+    assert sum(timer.shares().values()) == pytest.approx(1)
+    timer.hide("judging", 0.4)  # waiting for others took longer than the work
+    assert timer.waited("judging") == 1.0
+    assert timer.waited("nothing") == 0.0

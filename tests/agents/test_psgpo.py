@@ -179,8 +179,8 @@ def test_without_a_wrapper_only_a_pass_is_paid(make_agent, toy):
     assert rollout.batch.rewards.sum(1).tolist() == [float(one) for one in passed]
 
 
-def test_programs_are_judged_in_one_batch(make_agent):
-    agent = make_agent()
+def test_programs_are_judged_in_one_batch_once_all_are_written(make_agent):
+    agent = make_agent(replace(CONFIG, judge_early=False))
     agent.collect(PhaseTimer())
     assert [len(batch) for batch in agent.env.unwrapped.judge.batches] == [16]
 
@@ -315,7 +315,8 @@ def test_the_log_has_stable_baselines_keys_and_ours(make_agent, toy, tmp_path):
         "train/n_updates", "train/sampler_logprob_gap", "train/sampler_logprob_gap_max",
         "time/fps", "time/iterations", "time/total_timesteps",
         "time/sampled_tokens_per_second", "time/updated_tokens_per_second", "time/verdicts_per_second",
-        "time/share_sampling", "time/share_judging", "time/share_update", "time/share_other",
+        "time/judging_wait_share", "time/share_sampling", "time/share_judging", "time/share_update",
+        "time/share_other",
         "codegen/lines_per_program", "codegen/has_return", "codegen/steps_addressed",
         "codegen/prefix_correct", "codegen/pass_horizon_1", "prm/score_on_failing", "prm/gap",
     }  # fmt: skip

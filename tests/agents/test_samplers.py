@@ -1,5 +1,6 @@
 import math
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from transformers import (
 from agents.samplers import SAMPLERS, make_sampler
 from agents.samplers import transformers as sampling
 from agents.samplers.attention import shares_prefixes
+from agents.samplers.contract import tells_finished
 from agents.samplers.drawing import draw
 from agents.samplers.transformers import TransformersSampler
 from codegym.errors import UnknownNameError
@@ -132,6 +134,61 @@ def test_draws_do_not_depend_on_batching(any_model, tokenizer):
     ]
     ids = [[completion.token_ids for completion in flat(result)] for result in results]
     assert ids[0] == ids[1] == ids[2]
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 5}], ids=["one batch", "several batches"])
+def test_it_tells_of_every_completion_once_and_as_it_returns_it(any_model, tokenizer, options):
+    told = []
+    sampler = TransformersSampler(any_model, tokenizer, **options)
+    groups = sampler.sample(make_prompts(9), n=2, max_new_tokens=20, seed=1, on_finished=told.append)
+    items = [item for batch in told for item in batch]
+    assert len(items) == 18
+    assert dict(items) == dict(enumerate(flat(groups)))
+    assert all(told)
+    assert groups == sampler.sample(make_prompts(9), n=2, max_new_tokens=20, seed=1)
+
+
+def test_it_tells_of_a_completion_before_others_are_written(tokenizer):
+    model, n_forwards, told = make_model(), [], []
+    model.register_forward_hook(lambda *_: n_forwards.append(1))
+    TransformersSampler(model, tokenizer).sample(
+        make_prompts(12),
+        max_new_tokens=30,
+        seed=1,
+        on_finished=lambda items: told.extend((len(n_forwards), c) for _, c in items),
+    )
+    assert {c.finished for _, c in told} == {True, False}
+    assert [n for n, c in told] == [len(c.token_ids) for _, c in told]  # in the step that ended it
+
+
+def test_threads_tell_too(tokenizer, monkeypatch):
+    monkeypatch.setattr(sampling, "ROWS_PER_WORKER", 4)
+    told, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        groups = TransformersSampler(make_model(), tokenizer).sample(
+            make_prompts(9), max_new_tokens=20, seed=1, on_finished=told.extend
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(place for place, _ in told) == list(range(9))
+    assert dict(told) == dict(enumerate(flat(groups)))
+
+
+def test_what_goes_wrong_in_the_listener_is_raised(tokenizer):
+    def refuse(items):
+        raise KeyError("listener")
+
+    with pytest.raises(KeyError, match="listener"):
+        TransformersSampler(make_model(), tokenizer).sample([[3]], max_new_tokens=3, on_finished=refuse)
+
+
+def test_whether_a_sampler_tells_is_seen_from_its_signature(tokenizer):
+    def sample(prompts, **options):
+        return []
+
+    assert tells_finished(TransformersSampler(make_model(), tokenizer))
+    assert not tells_finished(SimpleNamespace(identity="scripted", sample=sample))
 
 
 def test_greedy_equals_generate(any_model, tokenizer):

@@ -152,6 +152,17 @@ def test_the_seed_decides_down_to_the_last_bit(engine):
     assert once != other
 
 
+def test_it_tells_of_completions_while_others_are_written(engine):
+    prompts, told = make_prompts(12), []
+    groups = engine.sampler.sample(prompts, n=2, max_new_tokens=40, seed=1, on_finished=told.append)
+    written = flat(groups)
+    assert dict(item for batch in told for item in batch) == dict(enumerate(written))
+    lengths = [[len(completion.token_ids) for _, completion in batch] for batch in told]
+    assert len(told) > 3
+    assert max(lengths[0]) < max(map(max, lengths))
+    assert groups == engine.sampler.sample(prompts, n=2, max_new_tokens=40, seed=1)
+
+
 def test_samples_of_one_prompt_differ_and_equal_prompts_draw_apart(engine):
     engine.model.load_state_dict(make_model(sharpness=1.0).state_dict())
     group, twin = engine.sampler.sample([[5, 6], [5, 6]], n=4, max_new_tokens=10, seed=0)
@@ -235,10 +246,10 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, monkeypatch):
     with monkeypatch.context() as patch:
         llm = engine.sampler._engine
 
-        def interrupt(**options):
+        def interrupt():
             raise KeyboardInterrupt
 
-        patch.setattr(llm, "wait_for_completion", interrupt)
+        patch.setattr(llm.llm_engine, "step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             engine.sampler.sample([[9]] * 5, max_new_tokens=100)
     assert engine.sampler.sample([[3, 4]], n=3, max_new_tokens=20, seed=3) == once

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from agents.rollout import make_batch
 from agents.samplers import make_sampler
 from agents.samplers.agreement import logprob_gap
 from agents.samplers.transformers import TransformersSampler
+from agents.samplers.vllm import run_engine
 from agents.samplers.weights import export_weights, weights_checksum
 from codegym import MissingExtraError, UnknownNameError
 from prm.alignment import newlines_per_token
@@ -136,6 +138,47 @@ def test_the_active_adapter_is_merged_into_what_is_exported(toy, tmp_path):
         merged = AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits
         torch.testing.assert_close(merged, model(ids).logits, atol=1e-5, rtol=1e-5)
         assert (merged - toy.model()(ids).logits).abs().max() > 1e-3
+
+
+class FakeEngine:
+    """vLLM's engine as `run_engine` sees it: asleep until it has all rows, which then end now and then."""
+
+    def __init__(self, steps, first=7):
+        self.steps, self.number, self.awake, self.log = list(steps), first, True, []
+        self.llm_engine = self
+
+    def reset_prefix_cache(self):
+        self.log.append("cache")
+
+    def sleep(self, level):
+        self.awake = False
+
+    def enqueue(self, rows, settings, use_tqdm):
+        assert not self.awake
+        assert len(rows) == len(settings)
+        self.first, self.number = self.number, self.number + len(rows)
+        return [f"{number}-abcdef01" for number in range(self.first, self.number)]
+
+    def wake_up(self, tags):
+        self.awake = tags == ["scheduling"]
+
+    def has_unfinished_requests(self):
+        return bool(self.steps)
+
+    def step(self):
+        assert self.awake
+        return [
+            SimpleNamespace(request_id=str(number), finished=finished)
+            for number, finished in self.steps.pop(0)
+        ]
+
+
+def test_rows_are_known_by_the_engines_numbers_and_what_was_interrupted_is_left_out():
+    engine = FakeEngine([[], [(5, True), (7, False)], [(9, True), (5, True)], [(7, True), (8, True)]])
+    steps = run_engine(engine, [{}] * 3, [None] * 3)
+    ended = [[(row, output.request_id) for row, output in step] for step in steps]
+    assert ended == [[(2, "9")], [(0, "7"), (1, "8")]]
+    assert engine.log == ["cache"]
 
 
 def batch_of(toy, prompts, completions):
