@@ -5,12 +5,16 @@ useful tokens (up to and including end-of-text) per second, with one and with se
 Its limit: the forward passes alone, that is each distinct prompt read once and, step by step, the rows that
 have not ended, without cache, drawing or bookkeeping. Update: PPO's policy and critic passes against
 a bare forward and backward of the same two models over the same token grids. The machine may be busy with
-other work, so the two sides take turns and the median of the ratios is what counts.
+other work, so the sides take turns and the median of the ratios is what counts.
+
+Phases: where an iteration of PSGPO spends its time, tasks, judge and a reward model of the policy's size
+included; only for models that are small enough. `--model smollm2` measures a real pretrained model instead of
+the bundled tiny one, with fewer rows.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,15 +32,42 @@ from agents.rollout import make_batch
 from agents.samplers.transformers import TransformersSampler
 from agents.update import Experience, Learner, micro_batches, update
 from benchmarks.markdown import table as markdown_table
+from benchmarks.smollm2 import smollm2_folder
+from benchmarks.training_phases import phase_shares, share_table
 from codegym.storage import append_rows, write_text
 from codegym.tasks.stepwise_corpus import corpus
 from prm.alignment import newlines_per_token, split_lines
 from prm.batching import plan_batches
 from prm.completion import Completion
 
-BATCHES = {"smoke": (32,), "small": (128, 256), "full": (128, 256, 512)}
-REPEATS = {"smoke": 2, "small": 5, "full": 9}
-SAMPLES_PER_PROMPT = (1, 8)
+SMOLLM2 = "smollm2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is measured."""
+
+    batches: tuple[int, ...]  # rows sampled together
+    repeats: int  # measured rounds, after one that warms up
+    samples_per_prompt: tuple[int, ...] = (1, 8)
+    max_new_tokens: int = 192  # of a completion; what RL samples with
+    horizons: tuple[int, int] = (9, 12)  # steps that prompts ask for, hence their length
+    update_rows: int | None = None  # of the update; None: the batch
+    rollouts: int | None = None  # programs of an iteration whose phases are timed; None: no such iteration
+
+
+SCALES = {
+    "smoke": Scale(batches=(32,), repeats=2, rollouts=32),
+    "small": Scale(batches=(128, 256), repeats=5, rollouts=128),
+    "full": Scale(batches=(128, 256, 512), repeats=9, rollouts=128),
+}
+SMOLLM2_SCALES = {
+    "smoke": Scale(
+        batches=(4,), repeats=1, samples_per_prompt=(2,), max_new_tokens=8, horizons=(1, 2), update_rows=1
+    ),
+    "small": Scale(batches=(16,), repeats=2, max_new_tokens=32, horizons=(1, 2), update_rows=4),
+    "full": Scale(batches=(16, 32), repeats=5, max_new_tokens=48, horizons=(2, 4), update_rows=8),
+}
 SMOLLM2_SHAPE = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -53,10 +84,18 @@ class Options:
     """Measure sampling and update speed."""
 
     scale: Literal["smoke", "small", "full"] = "small"  # batch sizes and repeats
-    model: str | None = None  # folder of a causal LM, for example runs/psgpo/sft; None: an untrained tiny one
-    max_new_tokens: int = 192  # of a completion; what RL samples with
+    model: str | None = (
+        None  # folder of a causal LM, say runs/psgpo/sft; smollm2; None: an untrained tiny one
+    )
+    max_new_tokens: int | None = None  # of a completion; None: the scale's
     threads: int = 2  # of torch
     out: Path = Path("runs/benchmarks/training_speed")  # where rows and report go
+
+    @property
+    def sizes(self) -> Scale:
+        """How much is measured."""
+        scale = (SMOLLM2_SCALES if self.model == SMOLLM2 else SCALES)[self.scale]
+        return scale if self.max_new_tokens is None else replace(scale, max_new_tokens=self.max_new_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,42 +112,56 @@ class Row:
 
 
 def main() -> None:
-    """Run the benchmark and print its table."""
+    """Run the benchmark and print its tables."""
     options = tyro.cli(Options, prog="python -m benchmarks.training_speed")
     disable_progress_bar()
     torch.set_num_threads(options.threads)
-    rows = measure(options)
+    model, tokenizer = load(options.model)
+    rows = measure(options, model, tokenizer)
+    shares = shares_of(options.sizes, model, tokenizer)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "rows.jsonl").unlink(missing_ok=True)
-    append_rows(options.out / "rows.jsonl", map(asdict, rows))
-    text = table(rows)
+    append_rows(options.out / "rows.jsonl", [*map(asdict, rows), {"what": "phases", **shares}])
+    text = table(rows) + (f"\n{share_table(shares)}" if shares else "")
     write_text(options.out / "report.md", text)
     print(text)
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options, model: Any, tokenizer: Any) -> list[Row]:
     """Every comparison at every batch size."""
-    model, tokenizer = load(options.model)
-    prompts = [
-        tokenizer.encode(prompt)
-        for prompt, _ in corpus(max(BATCHES[options.scale]), seed=1, horizons=(9, 12))
-    ]
-    rows = []
-    for batch in BATCHES[options.scale]:
-        length, repeats = options.max_new_tokens, REPEATS[options.scale]
-        for n in SAMPLES_PER_PROMPT:
-            rows += compare_sampling(model, tokenizer, prompts[: batch // n], n, length, repeats)
-        rows.append(compare_update(model, tokenizer, prompts[:batch], length, repeats))
-    if options.scale == "full":
+    sizes = options.sizes
+    texts = corpus(max(sizes.batches), seed=1, horizons=sizes.horizons)
+    prompts = [tokenizer.encode(prompt) for prompt, _ in texts]
+    length, rows = sizes.max_new_tokens, []
+    for batch in sizes.batches:
+        for n in sizes.samples_per_prompt:
+            rows += compare_sampling(model, tokenizer, prompts[: batch // n], n, length, sizes.repeats)
+        updated = prompts[: sizes.update_rows or batch]
+        rows.append(compare_update(model, tokenizer, updated, length, sizes.repeats))
+    if options.scale == "full" and options.model != SMOLLM2:
         large = LlamaForCausalLM(LlamaConfig(**SMOLLM2_SHAPE, eos_token_id=tokenizer.eos_token_id)).eval()
-        for n in SAMPLES_PER_PROMPT:
+        for n in sizes.samples_per_prompt:
             compared = compare_sampling(large, tokenizer, prompts[: 32 // n], n, 48, 3)
             rows += [replace(row, what=f"{row.what}, 135 M") for row in compared]
     return rows
 
 
+def shares_of(sizes: Scale, model: Any, tokenizer: Any) -> dict[str, float]:
+    """Where an iteration's time goes; empty where the scale has none."""
+    if sizes.rollouts is None:
+        return {}
+    config = PSGPOConfig(rollouts_per_iteration=sizes.rollouts, max_new_tokens=sizes.max_new_tokens)
+    return phase_shares(model, tokenizer, config, sizes.horizons)
+
+
 def load(path: str | None) -> tuple[Any, Any]:
-    """The model to measure and its tokenizer."""
+    """The model to measure and its tokenizer.
+
+    Raises:
+        MissingExtraError: If SmolLM2 is asked for and the package that holds it is not installed.
+    """
+    if path == SMOLLM2:
+        path = str(smollm2_folder())
     if path is not None:
         return AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
     tiny = TinyModelConfig()
@@ -150,10 +203,8 @@ def compare_sampling(
                 model(torch.zeros((alive, 1), dtype=torch.long), use_cache=False)
         return sum(lengths)
 
-    rows = [
-        _in_turns(what, len(prompts) * n, ours, other, repeats)
-        for what, other in (("sampling", plain), ("sampling, forwards only", forwards))
-    ]
+    others = {"sampling": plain, "sampling, forwards only": forwards}
+    rows = in_turns(len(prompts) * n, ours, others, repeats)
     return [replace(row, samples_per_prompt=n) for row in rows]
 
 
@@ -189,29 +240,45 @@ def compare_update(
             learner.optimizer.zero_grad(set_to_none=True)
         return n_tokens
 
-    return _in_turns("update", len(prompts), ours, plain, repeats)
+    (row,) = in_turns(len(prompts), ours, {"update": plain}, repeats)
+    return row
 
 
-def _in_turns(
-    what: str, batch: int, ours: Callable[[int], int], plain: Callable[[int], int], repeats: int
-) -> Row:
-    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+def in_turns(
+    batch: int, ours: Callable[[int], int], others: Mapping[str, Callable[[int], int]], repeats: int
+) -> list[Row]:
+    """Let both sides do their work in turns; each is given the round and returns its number of tokens.
+
+    Args:
+        batch: Rows, for the table.
+        ours: Comes first in each round.
+        others: What it is compared with, by name.
+        repeats: Rounds that count, after one that warms up.
+    """
+    sides = {"": ours, **others}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
     for seed in range(repeats + 1):
-        for name, call in (("ours", ours), ("plain", plain)):
+        for name, call in sides.items():
             start = time.perf_counter()
             n_tokens = call(seed)
-            if seed:  # the first round warms up
+            if seed:
                 rates[name].append(n_tokens / (time.perf_counter() - start))
-    ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
-    return Row(
-        what=what,
-        batch=batch,
-        samples_per_prompt=1,
-        ours=statistics.median(rates["ours"]),
-        plain=statistics.median(rates["plain"]),
-        ratio=statistics.median(ratios),
-        lowest_ratio=min(ratios),
-    )
+    mine, rows = rates.pop(""), []
+    for what, theirs in rates.items():
+        ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+        medians = statistics.median(mine), statistics.median(theirs), statistics.median(ratios)
+        rows.append(
+            Row(
+                what=what,
+                batch=batch,
+                samples_per_prompt=1,
+                ours=medians[0],
+                plain=medians[1],
+                ratio=medians[2],
+                lowest_ratio=min(ratios),
+            )
+        )
+    return rows
 
 
 def table(rows: Sequence[Row]) -> str:
