@@ -12,31 +12,33 @@ from codegym.tasks.prompts import is_python
 Style: TypeAlias = Literal["chat", "ask", "complete"]
 FENCE = "```"
 COMPLETE_FUNCTION = "Complete this Python function."
+TESTS_SHOWN = "Your code should pass"
 FROM_STDIN = "Write a Python program that reads standard input and prints the answer."
 
 BODY_RULE = (
     "the program is the task's prompt and what follows it, up to the first line that is not indented and"
     " begins a new statement"
 )
+PROGRAM_RULE = (
+    "the program goes up to the first line after the definition of the function that is not indented and"
+    " begins anything but a definition, an import or a comment; all of it where the task names no function"
+)
 RULES = {
     ("chat", True): f"Up to the closing fence; {BODY_RULE}.",
-    ("chat", False): "Up to the closing fence; all of it is the program.",
+    ("chat", False): f"Up to the closing fence; {PROGRAM_RULE}.",
     (
         "ask",
         True,
     ): "The last fenced block, or the whole answer if there is none, put after the task's prompt.",
     ("ask", False): "The last fenced block, or the whole answer if there is none.",
     ("complete", True): f"Up to a fence, if there is one; {BODY_RULE}.",
-    (
-        "complete",
-        False,
-    ): "Up to a fence, if there is one, and up to the first line after the definition of the"
-    " function that begins with assert, print, if __name__ or a docstring.",
+    ("complete", False): f"Up to a fence, if there is one; {PROGRAM_RULE}.",
 }
 """How a program is read out, by style and by whether the prompt begins the function."""
 
 _BLOCK = re.compile(r"^```[^\n`]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
-_AFTERWARDS = re.compile(r"^(?:assert\b|print\b|if __name__\b|\"\"\"|''')", re.MULTILINE)
+_NOTHING = re.compile(r"(?!)")
+_DEFINITIONS = re.compile(r"(?:async |def |class |import |from |[@#])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Asked:
             return last_block(answer)
         code = answer.split(FENCE, 1)[0]
         if not begins_function(self.task):
-            return code if self.style == "chat" else without_afterwards(code, self.task.entry_point)
+            return without_afterwards(code, self.task.entry_point)
         # the line that the prompt was left in ends first
         code = code.removeprefix("\n") if self.style == "chat" else code
         return function_body(self.task.prompt, code)
@@ -110,7 +112,11 @@ def question(task: Task) -> str:
     prose = task.prompt
     if task.prompt_is_code:
         prose = ast.get_docstring(ast.parse(task.prompt), clean=False) or task.prompt
-    return prose.strip() + ("" if task.entry_point else f"\n\n{FROM_STDIN}")
+    if not task.entry_point:
+        return f"{prose.strip()}\n\n{FROM_STDIN}"
+    # MBPP's sources end the text with the tests that are shown
+    text, *tests = re.split(r"^(?=assert )", prose.strip(), maxsplit=1, flags=re.MULTILINE)
+    return "\n\n".join([text.strip(), *(f"{TESTS_SHOWN}:\n\n{shown}" for shown in tests)])
 
 
 def stop_tokens(tokenizer: Any) -> list[int]:
@@ -122,25 +128,34 @@ def stop_tokens(tokenizer: Any) -> list[int]:
 def function_body(prompt: str, code: str) -> str:
     """`code` up to the first line that is not indented and begins a new statement.
 
-    A line inside brackets or a string may stand at the margin, so what comes before the line must parse.
-
     Args:
         prompt: The beginning of the function, with its last newline.
         code: What goes on from there.
     """
-    lines = code.split("\n")
-    for number, line in enumerate(lines):
-        before = "".join(f"{line}\n" for line in lines[:number])
-        if line and not line[0].isspace() and is_python(prompt + before):
-            return before
-    return code
+    return _up_to_margin(prompt, code, _NOTHING)
 
 
 def without_afterwards(code: str, entry_point: str | None) -> str:
-    """`code` up to the first test, print or docstring that follows the function's definition."""
-    defined = entry_point and re.search(rf"^def {re.escape(entry_point)}\b", code, re.MULTILINE)
-    after = _AFTERWARDS.search(code, defined.end()) if defined else None
-    return code[: after.start()] if after else code
+    """`code` up to what follows the function's definition and is no definition, import or comment: tests."""
+    name = re.escape((entry_point or "").split(".")[0])
+    defined = re.search(rf"^(?:async )?(?:def|class) {name}\b.*\n?", code, re.MULTILINE)
+    if not name or defined is None:
+        return code
+    return code[: defined.end()] + _up_to_margin(code[: defined.end()], code[defined.end() :], _DEFINITIONS)
+
+
+def _up_to_margin(before: str, code: str, kept: re.Pattern[str]) -> str:
+    """`code` up to the first line that is not indented, unless it begins as `kept` says.
+
+    A line inside brackets or a string may stand at the margin, so what comes before the line must parse.
+    """
+    lines = code.split("\n")
+    for number, line in enumerate(lines):
+        if line and not line[0].isspace() and not kept.match(line):
+            head = "".join(f"{line}\n" for line in lines[:number])
+            if is_python(before + head):
+                return head
+    return code
 
 
 def last_block(answer: str) -> str:
