@@ -64,26 +64,23 @@ def build_tables(results: Results) -> list[Table]:
         tables.append(Table(title="Sampling", head=head, rows=[list(row) for row in results.speed.items()]))
     if results.theirs is not None:
         tables += [_agreement_table(results.rows, results.theirs), _difference_table(results)]
-    return tables
+    return [table for table in tables if table.rows]
 
 
 def _pass_table(results: Results) -> Table:
     found = [estimate_pass_at_k(results.rows, k) for k in results.ks]
-    attempted = len({row.task_id for row in results.rows})
+    without = results.n_tasks - len({row.task_id for row in results.rows})
+    samples = len(results.rows)
     failures = sum(not row.judged for row in results.rows)
     return Table(
         title="pass@k",
-        head=["k", "pass@k [95 %]", "interval", "tasks", "samples", "infrastructure errors", "tasks without"],
+        head=[
+            *("k", "pass@k [95 %]", "interval", "tasks", "samples", "infrastructure errors"),
+            *("tasks with too few verdicts", "tasks without samples"),
+        ],
         rows=[
-            [
-                str(one.k),
-                str(one.estimate),
-                one.interval,
-                str(one.n_tasks),
-                str(len(results.rows)),
-                str(failures),
-                f"{results.n_tasks - attempted} samples, {one.n_left_out} enough verdicts",
-            ]
+            [str(one.k), str(one.estimate), one.interval]
+            + [str(count) for count in (one.n_tasks, samples, failures, one.n_left_out, without)]
             for one in found
         ],
         note="The unbiased estimator, averaged over tasks. Where the sandbox failed there is no verdict: such"
