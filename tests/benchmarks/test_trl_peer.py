@@ -44,8 +44,6 @@ from codegym.tasks.stepwise_corpus import corpus
 from codegym.testing import DOUBLE, ScriptedJudge, judgement
 from prm.model import ProcessRewardModel
 
-needs_trl = pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed")
-
 
 def assignment(**changes):
     given = {
@@ -547,8 +545,7 @@ def test_psgpo_trains_with_its_reward_model(run, tmp_path):
     assert weights(last) != weights(run / "sft")
 
 
-@needs_trl
-@pytest.mark.slow
+@pytest.mark.trl
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("arm", PEERS)
 def test_trl_s_arms_train_for_their_seconds(arm, run, tmp_path, lenient):
@@ -558,7 +555,7 @@ def test_trl_s_arms_train_for_their_seconds(arm, run, tmp_path, lenient):
     assert settings["learning_rate"] == 7e-4
 
 
-@needs_trl
+@pytest.mark.trl
 def test_the_reward_function_judges_a_call_in_one_batch():
     from benchmarks.peer.trl import Verdicts
 
@@ -579,8 +576,8 @@ def test_the_reward_function_judges_a_call_in_one_batch():
     assert Verdicts([DOUBLE], judge, "pass_rate")(**asked) == [1, share, share]
 
 
-@needs_trl
-@pytest.mark.slow
+@pytest.mark.trl
+@pytest.mark.timeout(900)  # seven processes, one after the other
 def test_the_whole_comparison_runs_and_its_folder_is_done(run, tmp_path):
     out = tmp_path / "out"
     command = [
