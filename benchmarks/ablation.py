@@ -68,15 +68,15 @@ def main() -> None:
     """Run what has not finished and print the tables."""
     options = tyro.cli(Options, prog="python -m benchmarks.ablation")
     disable_progress_bar()
-    cells = cell_names(options.scale)
+    cells, console = cell_names(options.scale), Console(stderr=True)
     if options.cell is not None:
         check_name(options.cell, cells, "cell")
+    train_start(options, console)
+    if options.cell is not None:
         run_cell(options, options.cell)
         return
-    console = Console(stderr=True)
-    train_start(options, console)
     run_cells("benchmarks.ablation", options, cells, console)
-    choice = choose_arm(options.out, CANDIDATES)
+    choice = choose_arm(options.out, [cell for cell in cells if cell.startswith("sparse/")], CANDIDATES)
     run_cells("benchmarks.ablation", options, cells, console)
     config = cell_config(options.scale, "sparse", 0)
     print(write_report(options.out, cells, ARMS_OF, choice, config, reference_tokens(options, config)))
@@ -104,7 +104,7 @@ def run_cell(options: StudyOptions, cell: str) -> None:
     """Train and validate every arm of a cell; test them once the choice has been made."""
     regime, seed = cell.split("/")
     config = cell_config(options.scale, regime, int(seed))
-    with open_cell(options.out / cell, config, {"sft": options.start_folder}) as context:
+    with open_cell(options.out / cell, config, [{"sft": options.start_folder}]) as context:
         run_missing(context, stages(regime, chosen=(options.out / CHOICE).exists()))
 
 

@@ -10,7 +10,16 @@ from agents.config import PipelineConfig
 from benchmarks.crossed import share_of_gain
 from benchmarks.study.curves import learning_curves, pass_figure, seconds_of, solved_share
 from benchmarks.study.page import write_study
-from benchmarks.study.passes import SAMPLED, Rates, as_cell, by_length, in_buckets, pass_rows, read_rates
+from benchmarks.study.passes import (
+    SAMPLED,
+    Rates,
+    about_intervals,
+    as_cell,
+    by_length,
+    in_buckets,
+    pass_rows,
+    read_rates,
+)
 from codegym.storage import write_json
 from prm.report.page import Picture, Table
 
@@ -20,14 +29,22 @@ LENGTHS = (60, 90, 120)
 """Tokens of a task's reference between which pass rates are reported apart."""
 
 
-def choose_arm(out: Path, candidates: Sequence[str]) -> str:
+def choose_arm(out: Path, cells: Sequence[str], candidates: Sequence[str]) -> str:
     """The candidate that passes most sampled validation tasks of the sparse regime; written down once.
 
     Once the file is there it is never changed: test tasks may have been read since.
+
+    Args:
+        out: The study's folder.
+        cells: Names of the cells of the sparse regime.
+        candidates: Arms to choose from; the first of equals is taken.
+
+    Raises:
+        ValueError: If a cell has not validated every candidate on the same tasks as the others.
     """
     path = out / CHOICE
     if not path.exists():
-        rates, _ = read_rates(sorted((out / "sparse").glob("*/validation.jsonl")))
+        rates, _ = read_rates([out / cell / "validation.jsonl" for cell in cells])
         means = {arm: float(rates[arm, SAMPLED].mean()) for arm in candidates}
         write_json(path, {"chosen": max(means, key=lambda arm: means[arm]), "validation": means})
     return str(json.loads(path.read_text())["chosen"])
@@ -77,7 +94,7 @@ def write_report(
     return write_study(
         out,
         title="Ablation",
-        summary=summarise(rows, choice),
+        summary=[*summarise(rows, choice), about_intervals(len({cell.split("/")[1] for cell in cells}))],
         pictures=pictures,
         tables=tables,
         rows=rows,
@@ -88,7 +105,7 @@ def write_report(
 
 def measure(
     rates: Rates,
-    horizons: Sequence[int],
+    horizons: Mapping[str, int],
     arms: Sequence[str],
     chosen: str,
     buckets: Sequence[tuple[int, int]],
@@ -97,8 +114,8 @@ def measure(
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     rows = pass_rows(rates, horizons, arms, [*pairs, (chosen, "baseline_long")], buckets)
     for about, part in in_buckets(rates, horizons, arms, buckets):
-        for arm in arms:
-            if arm not in ("sft", "baseline", "oracle"):
+        for arm in part:
+            if arm not in ("sft", "baseline", "oracle") and {"baseline", "oracle"} <= part.keys():
                 found = asdict(share_of_gain(part[arm], part["baseline"], part["oracle"]))
                 rows.append({**about, "measure": SHARE, "arm": arm, **found})
     return rows
@@ -120,9 +137,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], choice: str) -> list[str]:
         if hits:
             lines.append(
                 f"{regime}: sampled pass@1 of {hits[0]['arm']} minus that of a baseline that trained as many "
-                f"seconds: {gains}."
+                f"seconds as both took with its labels and reward model: {gains}."
             )
-    lines.append("95 % intervals over seeds and tasks (crossed bootstrap).")
     return lines
 
 

@@ -5,8 +5,8 @@ length; only what a program earns differs. Schemes that read scores of lines get
 which is not refreshed, so that its weaknesses show. Length and syntax are added to the verdict: alone they
 teach nothing.
 
-A cell is a seed. Starting policy, baseline and reward model are those of the ablation's mixed regime, if its
-folder is there.
+A cell is a seed. Starting policy, baseline and reward model are those of the ablation's mixed regime, as far
+as it has made them.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,8 @@ from agents.stages.evaluate import evaluate_arms
 from agents.stages.rl import Arm, train_arm
 from benchmarks.ablation import LABELS, cell_config, test_tasks
 from benchmarks.scheme_report import write_report
-from benchmarks.study.cells import (
-    ContinuingOptions,
-    finished_links,
-    open_cell,
-    run_cells,
-    run_missing,
-    train_start,
-)
+from benchmarks.study.base import ContinuingOptions, finished_links
+from benchmarks.study.cells import open_cell, run_cells, run_missing, train_start
 from codegym.rewards.assignment import FORMS
 from codegym.table import check_name
 
@@ -80,7 +74,7 @@ SMOKE = ("pass_rate", "process_progress", "length")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ContinuingOptions):
-    """Train with every reward scheme and compare what comes of it."""
+    """Train with every reward scheme and compare what comes of it; what `base` lacks is made anew."""
 
     out: Path = Path("runs/benchmarks/reward_schemes")
 
@@ -89,13 +83,13 @@ def main() -> None:
     """Run what has not finished and print the tables."""
     options = tyro.cli(Options, prog="python -m benchmarks.reward_schemes")
     disable_progress_bar()
-    cells = [str(seed) for seed in range(SEEDS[options.scale])]
+    cells, console = [str(seed) for seed in range(SEEDS[options.scale])], Console(stderr=True)
     if options.cell is not None:
         check_name(options.cell, cells, "cell")
+    train_start(options, console)
+    if options.cell is not None:
         run_cell(options, options.cell)
         return
-    console = Console(stderr=True)
-    train_start(options, console)
     run_cells("benchmarks.reward_schemes", options, cells, console)
     config = cell_config(options.scale, REGIME, 0)
     folders = [options.out / cell for cell in cells]
@@ -110,8 +104,8 @@ def arms_of(scale: str) -> Sequence[str]:
 def run_cell(options: Options, cell: str) -> None:
     """Train and test every arm of a seed."""
     config = cell_config(options.scale, REGIME, int(cell))
-    links = {"sft": options.start_folder} | finished_links(options.base / REGIME / cell, "prm")
-    with open_cell(options.out / cell, config, links) as context:
+    links = finished_links(options.base / REGIME / cell, config, "prm")
+    with open_cell(options.out / cell, config, [{"sft": options.start_folder}, *links]) as context:
         run_missing(context, stages(options.scale))
 
 

@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 
 from agents.config import PipelineConfig
 from agents.evaluation import EvaluationRow, read_evaluation
-from benchmarks.study.curves import color_of, learning_curves, read_curves
+from benchmarks.study.curves import error_bars, learning_curves, read_curves
 from benchmarks.study.page import write_study
-from benchmarks.study.passes import SAMPLED, as_cell, pass_rows, read_rates
+from benchmarks.study.passes import SAMPLED, about_intervals, as_cell, pass_rows, read_rates
 from codegym.episode import is_neutral
 from prm.alignment import split_lines
-from prm.plots import plain_axes, to_svg
+from prm.plots import BLUE, plain_axes, to_svg
 from prm.report.page import Picture, Table, number
 
-HALVES = 2
-"""A run's first and last part, between which the signs are compared, are a half each."""
+WATCHED = ("success_rate", "reward", "score_on_failing", "gap")
+"""Columns of the curves that are compared between the halves of training."""
 
 
 def write_report(out: Path, folders: Sequence[Path], arms: Sequence[str], config: PipelineConfig) -> str:
@@ -52,8 +52,7 @@ def write_report(out: Path, folders: Sequence[Path], arms: Sequence[str], config
         summary=[
             f"{len(trained)} ways to pay the same agent, {len(folders)} seeds, training tasks of "
             f"{config.rl_horizons[0]}-{config.rl_horizons[1]} steps, {config.rl.n_iterations} iterations of "
-            f"{rollouts} programs. `baseline` is pass_fail. 95 % intervals over seeds and tasks "
-            "(crossed bootstrap).",
+            f"{rollouts} programs. `baseline` is pass_fail. {about_intervals(len(folders))}",
         ],
         pictures=[
             Picture(title="pass@1 and lines per program", name="schemes", svg=overview(passes, signs, arms)),
@@ -67,7 +66,9 @@ def write_report(out: Path, folders: Sequence[Path], arms: Sequence[str], config
 
 
 def shape(rows: Sequence[EvaluationRow]) -> dict[str, float]:
-    """What an arm's sampled programs look like: means per program."""
+    """What an arm's sampled programs look like: means per program; nothing if there are none."""
+    if not rows:
+        return {}
     lines = [split_lines(row.completion) for row in rows]
     return {
         "lines": float(np.mean([len(program) for program in lines])),
@@ -79,24 +80,33 @@ def shape(rows: Sequence[EvaluationRow]) -> dict[str, float]:
 
 
 def drift(folders: Sequence[Path], arm: str) -> dict[str, float]:
-    """How pay and pass rate moved from the first half of training to the last, means over seeds.
+    """How pay and pass rate moved from the first half of training to the second, means over seeds.
 
-    `hacked` is what a reader looks for: seeds in which the reward model's opinion of failing programs rose
+    `hacked` is what a reader looks for: in how many seeds the reward model's opinion of failing programs rose
     and the pass rate did not.
     """
-    curves = read_curves(folders, arm)
-    moves: dict[str, list[float]] = {}
-    for curve in curves:
-        for key in ("success_rate", "reward", "score_on_failing", "gap"):
-            values = [row[key] for row in curve if key in row]
-            if len(values) >= HALVES:
-                middle = len(values) // HALVES
-                moves.setdefault(key, []).append(float(np.mean(values[middle:]) - np.mean(values[:middle])))
-    scored = zip(moves.get("score_on_failing", ()), moves.get("success_rate", ()), strict=False)
-    means = {f"{key}_rise": float(np.mean(values)) for key, values in moves.items()}
-    if "score_on_failing" in moves:
-        means["hacked"] = float(sum(score > 0 and passing <= 0 for score, passing in scored))
+    moves = [
+        {key: rise for key in WATCHED if (rise := _rise(curve, key)) is not None}
+        for curve in read_curves(folders, arm)
+    ]
+    means = {
+        f"{key}_rise": float(np.mean([move[key] for move in moves if key in move]))
+        for key in WATCHED
+        if any(key in move for move in moves)
+    }
+    scored = [move for move in moves if "score_on_failing" in move]
+    if scored:
+        means["hacked"] = float(
+            sum(move["score_on_failing"] > 0 and move["success_rate"] <= 0 for move in scored)
+        )
     return means
+
+
+def _rise(curve: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """A column's mean over the second half of training minus that over the first; None if it has no two."""
+    values = [row[key] for row in curve if key in row]
+    middle = len(values) // 2
+    return float(np.mean(values[middle:]) - np.mean(values[:middle])) if middle else None
 
 
 def pass_table(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Table:
@@ -105,11 +115,8 @@ def pass_table(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Table:
     everything = columns[-1][1]
     found = {(r["measure"], r["arm"], r["decoding"], r["horizons"]): r for r in rows}
 
-    def gain(arm: str) -> str:
-        return as_cell(found.get(("difference", arm, SAMPLED, everything), {}))
-
-    def by_rate(arm: str) -> float:
-        return -float(found["pass", arm, SAMPLED, everything]["value"])
+    def cell(measure: str, arm: str, decoding: str, steps: str) -> str:
+        return as_cell(found.get((measure, arm, decoding, steps), {}))
 
     return Table(
         title="pass@1 on held-out tasks, the best first",
@@ -119,10 +126,21 @@ def pass_table(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Table:
             "sampled gain over baseline",
         ],
         rows=[
-            [arm, *(as_cell(found["pass", arm, *column]) for column in columns), gain(arm)]
-            for arm in sorted(arms, key=by_rate)
+            [
+                arm,
+                *(cell("pass", arm, *column) for column in columns),
+                cell("difference", arm, SAMPLED, everything),
+            ]
+            for arm in (row["arm"] for row in by_rate(rows, arms))
         ],
     )
+
+
+def by_rate(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Each arm's row of sampled pass@1 over all tasks, which are the last bucket, the best first."""
+    wanted = {"measure": "pass", "decoding": SAMPLED, "horizons": rows[-1]["horizons"]}
+    rates = [row for row in rows if wanted.items() <= row.items() and row["arm"] in arms]
+    return sorted(rates, key=lambda row: -row["value"])
 
 
 def sign_table(signs: Sequence[Mapping[str, Any]]) -> Table:
@@ -150,22 +168,16 @@ def overview(
     passes: Sequence[Mapping[str, Any]], signs: Sequence[Mapping[str, Any]], arms: Sequence[str]
 ) -> str:
     """pass@1 over all tasks with its interval, and lines per program, a row per scheme; as SVG."""
-    everything = list(dict.fromkeys(row["horizons"] for row in passes))[-1]
-    wanted = {"measure": "pass", "decoding": SAMPLED, "horizons": everything}
-    rates = {row["arm"]: row for row in passes if wanted.items() <= row.items()}
-    lines = {row["arm"]: row["lines"] for row in signs}
-    order = sorted(arms, key=lambda arm: rates[arm]["value"])
-    figure = Figure(figsize=(10, 1.2 + 0.28 * len(order)), layout="constrained")
+    rates = by_rate(passes, arms)[::-1]
+    names, values = [row["arm"] for row in rates], [row["value"] for row in rates]
+    lines = {row["arm"]: row["lines"] for row in signs if "lines" in row}
+    figure = Figure(figsize=(10, 1.2 + 0.28 * len(rates)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(order))
-    values = np.array([rates[arm]["value"] for arm in order])
-    ends = np.array([[rates[arm]["low"], rates[arm]["high"]] for arm in order]).T
-    errors = np.clip([values - ends[0], ends[1] - values], 0, None)
-    color = color_of(["sft", "baseline"])["baseline"]["color"]
-    left.barh(places, values, xerr=errors, color=color, error_kw={"elinewidth": 0.8, "capsize": 2})
-    right.barh(places, [lines[arm] for arm in order], color="#bbbbbb")
-    left.set_yticks(places, order)
-    left.set_xlabel(f"sampled pass@1, {everything} steps")
+    bars = {"elinewidth": 0.8, "capsize": 2}
+    left.barh(range(len(rates)), values, xerr=error_bars(rates), color=BLUE, error_kw=bars)
+    right.barh(range(len(rates)), [lines.get(name, np.nan) for name in names], color="#bbbbbb")
+    left.set_yticks(range(len(rates)), names)
+    left.set_xlabel(f"sampled pass@1, {passes[-1]['horizons']} steps")
     right.set_xlabel("lines per program")
     for axes in (left, right):
         plain_axes(axes)

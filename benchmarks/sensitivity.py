@@ -1,22 +1,29 @@
 """How much each choice of the method matters where it pays: variants of PSGPO in the sparse regime.
 
-A variant differs from the arm "both" of the ablation in one thing: the form of the dense reward, its weight,
-the head, the labels' source and their K and temperature, the number of checkpoints, the selection, the size
-of the reward model, the refresh. It takes over what the ablation's cell has made up to that point and makes
-the rest anew. Labels by completion cost too much to refresh with, so they are compared on the programs of the
-last checkpoint alone, without refresh, with exact labels of the same programs (`few_exact`).
+A variant differs from another one, or from an arm of the ablation, in one thing: the form of the dense
+reward, its unit or weight, the head, the selection, the size of the reward model, the refresh, the labels'
+source, their K and temperature, the policies whose programs are labelled. It takes over what the ablation's
+cell has made up to that point and makes the rest anew. Labels by completion cost too much to refresh with,
+so they are compared without refresh and on the programs of one checkpoint alone.
 
-A cell is a seed; `both` and the baseline beside it are read from the ablation.
+A cell is a variant and a seed. The ablation must have made the reward models of its sparse regime; its arms
+stand beside the variants once it has tested them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import (
+    disable_progress_bar,
+    get_verbosity,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from agents.checkpoint import whole_folder
 from agents.config import PipelineConfig
@@ -24,47 +31,46 @@ from agents.progress import Report
 from agents.stages import STAGES, Context, Stage
 from agents.stages.context import Metrics
 from agents.stages.evaluate import evaluate_arms
-from agents.stages.prm import train_reward_model
+from agents.stages.labels import LABELS as LABELS_FILE
+from agents.stages.prm import held_out, quality, train_reward_model
 from agents.stages.rl import Arm, train_arm
 from benchmarks.ablation import ARMS as ABLATION_ARMS
-from benchmarks.ablation import LABELS, cell_config
-from benchmarks.sensitivity_report import write_report
-from benchmarks.study.cells import (
-    ContinuingOptions,
-    finished_links,
-    open_cell,
-    run_cells,
-    run_missing,
-    train_start,
-)
+from benchmarks.ablation import LABELS, cell_config, test_tasks
+from benchmarks.sensitivity_report import ACCURACY, write_report
+from benchmarks.study.base import MADE_BY, ContinuingOptions, finished_links
+from benchmarks.study.cells import open_cell, run_cells, run_missing
 from codegym.table import check_name
+from prm.labeling import read_labels
+from prm.model import ProcessRewardModel
 
 REGIME = "sparse"
 SEEDS = {"smoke": 1, "small": 2, "full": 5}
-BOTH = ABLATION_ARMS["both"]
-assert BOTH is not None
+BOTH, DENSE = (replace(arm, name="") for arm in (ABLATION_ARMS["both"], ABLATION_ARMS["dense"]) if arm)
 STILL = replace(BOTH, refresh=False)
-"""The same without a refresh of the reward model."""
+"""The same as `both` without a refresh of the reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """The arm "both" with one thing changed.
+    """An arm with one thing changed.
 
     Attributes:
-        varies: Which choice it is about.
+        varies: What is changed.
+        against: Of what: another variant, or an arm of the ablation.
         shares: The last stage of the ablation's cell that it takes over.
-        settings: The change, if it is one of settings.
-        arm: How it trains.
-        checkpoint: The one policy that programs are collected from, a folder's name; None: all.
+        settings: What is set otherwise than in the ablation.
+        arm: How it trains; its name is the variant's.
+        checkpoint: The one policy that programs are collected from, "start" or "last"; None: all that the
+            baseline has kept.
         prm_layers: Layers of the reward model; None: as many as the policy has.
     """
 
     varies: str
+    against: str = "both"
     shares: str = "prm"
     settings: Callable[[PipelineConfig], PipelineConfig] = lambda config: config
     arm: Arm = BOTH
-    checkpoint: str | None = None
+    checkpoint: Literal["start", "last"] | None = None
     prm_layers: int | None = None
 
 
@@ -78,34 +84,50 @@ def label(**changes: object) -> Callable[[PipelineConfig], PipelineConfig]:
     return lambda config: replace(config, label=replace(config.label, **changes))  # type: ignore[arg-type]
 
 
-def few(**changes: object) -> Variant:
-    """Labels of the last checkpoint's programs, by completion or, without changes, exact."""
-    varies = "labels of one checkpoint's programs"
-    return Variant(varies=varies, shares="baseline", settings=label(**changes), arm=STILL, checkpoint="last")
+def few(
+    varies: str, against: str, checkpoint: Literal["start", "last"] = "last", **changes: object
+) -> Variant:
+    """Labels of one policy's programs, by completion or, without changes, exact."""
+    return Variant(
+        varies=varies,
+        against=against,
+        shares="baseline",
+        settings=label(**changes),
+        arm=STILL,
+        checkpoint=checkpoint,
+    )
 
 
 VARIANTS: Mapping[str, Variant] = {
-    "no_refresh": Variant(varies="refresh", arm=STILL),
-    "paper_form": Variant(varies="form", settings=dense(form="mean")),
-    "statement": Variant(varies="unit", settings=dense(unit="statement")),
-    "lambda_quarter": Variant(varies="lambda", settings=dense(lambda_fail=0.25, lambda_pass=0.025)),
+    "no_refresh": Variant(varies="no refresh of the reward model", arm=STILL),
+    "statement": Variant(varies="pay per statement, not per line", settings=dense(unit="statement")),
+    "lambda_quarter": Variant(
+        varies="the paper's lambdas, a quarter of ours", settings=dense(lambda_fail=0.25, lambda_pass=0.025)
+    ),
+    "paper_form": Variant(
+        varies="the paper's form of the pay",
+        against="lambda_quarter",
+        settings=dense(lambda_fail=0.25, lambda_pass=0.025, form="mean"),
+    ),
     "paper_head": Variant(
-        varies="head", shares="label", settings=lambda c: replace(c, prm=replace(c.prm, head="newline"))
+        varies="the paper's head of the reward model",
+        shares="label",
+        settings=lambda config: replace(config, prm=replace(config.prm, head="newline")),
     ),
     "revised_only": Variant(
-        varies="selection",
+        varies="training programs of the reward model: revised and right ones",
         shares="label",
-        settings=lambda c: replace(c, selection=replace(c.selection, strategy="revised_only")),
+        settings=lambda config: replace(config, selection=replace(config.selection, strategy="revised_only")),
     ),
     "one_layer": Variant(
-        varies="size of the reward model", shares="label", arm=replace(BOTH, critic_init=None), prm_layers=1
+        varies="reward model of one layer", against="dense", shares="label", arm=DENSE, prm_layers=1
     ),
-    "few_exact": few(),
-    "few_k8": few(source="binary_search"),
-    "few_k2": few(source="binary_search", k=2),
-    "few_cool": few(source="binary_search", temperature=0.5),
-    "few_from_start": replace(
-        few(source="binary_search"), varies="completer: the start policy", checkpoint="start"
+    "few_exact": few("labels of the last checkpoint's programs alone", "no_refresh"),
+    "few_k8": few("labels by completion", "few_exact", source="binary_search"),
+    "few_k2": few("two completions of a prefix", "few_k8", source="binary_search", k=2),
+    "few_cool": few("completions at temperature 0.5", "few_k8", source="binary_search", temperature=0.5),
+    "few_from_start": few(
+        "programs and completions of the starting policy", "few_k8", "start", source="binary_search"
     ),
 }
 """One thing changed each, by name."""
@@ -114,7 +136,7 @@ SMOKE = ("no_refresh", "one_layer", "few_k2")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ContinuingOptions):
-    """Change one choice of the method at a time."""
+    """Change one choice of the method at a time, going on from the ablation in `base`."""
 
     out: Path = Path("runs/benchmarks/sensitivity")
 
@@ -123,18 +145,35 @@ def main() -> None:
     """Run what has not finished and print the tables."""
     options = tyro.cli(Options, prog="python -m benchmarks.sensitivity")
     disable_progress_bar()
-    cells = [f"{name}/{seed}" for seed in range(SEEDS[options.scale]) for name in variants_of(options.scale)]
+    seeds = range(SEEDS[options.scale])
+    cells = [f"{name}/{seed}" for seed in seeds for name in variants_of(options.scale)]
     if options.cell is not None:
         check_name(options.cell, cells, "cell")
+        check_base(options, [int(options.cell.split("/")[1])])
         run_cell(options, options.cell)
         return
-    console = Console(stderr=True)
-    train_start(options, console)
-    run_cells("benchmarks.sensitivity", options, cells, console)
-    seeds = range(SEEDS[options.scale])
-    varies = {name: VARIANTS[name].varies for name in variants_of(options.scale)}
+    check_base(options, seeds)
+    run_cells("benchmarks.sensitivity", options, cells, Console(stderr=True))
+    told = {name: (VARIANTS[name].varies, VARIANTS[name].against) for name in variants_of(options.scale)}
     config = cell_config(options.scale, REGIME, 0)
-    print(write_report(options.out, options.base / REGIME, varies, seeds, config))
+    print(write_report(options.out, options.base / REGIME, told, seeds, config))
+
+
+def check_base(options: Options, seeds: Iterable[int]) -> None:
+    """Refuse to begin where the ablation has not made what the variants part from.
+
+    Raises:
+        FileNotFoundError: If a seed's baseline, labels or reward model are missing.
+        RunFolderError: If they were made with other settings.
+    """
+    for seed in seeds:
+        base = options.base / REGIME / str(seed)
+        made = finished_links(base, cell_config(options.scale, REGIME, seed), "prm")
+        if len(made) < len(MADE_BY):
+            raise FileNotFoundError(
+                f"{base} has not finished {list(MADE_BY)[len(made)]!r}: run python -m benchmarks.ablation "
+                f"--scale {options.scale} --out {options.base} first"
+            )
 
 
 def variants_of(scale: str) -> tuple[str, ...]:
@@ -145,36 +184,41 @@ def variants_of(scale: str) -> tuple[str, ...]:
 def run_cell(options: Options, cell: str) -> None:
     """Make one variant of a seed, from where it parts from the ablation's cell, and test it."""
     name, seed = cell.split("/")
-    variant = VARIANTS[name]
-    config = variant.settings(cell_config(options.scale, REGIME, int(seed)))
+    variant, config = VARIANTS[name], cell_config(options.scale, REGIME, int(seed))
     base = options.base / REGIME / seed
-    links = {"sft": options.start_folder} | finished_links(base, variant.shares)
+    links = finished_links(base, config, variant.shares)
     if variant.checkpoint is not None:
-        links |= only_checkpoint(links.pop("baseline", base / "baseline"), variant.checkpoint, links["sft"])
-    with open_cell(options.out / cell, config, links) as context:
-        run_missing(context, stages(name, variant))
+        links = [only_checkpoint(base, variant.checkpoint, options.start_folder)]
+    with open_cell(
+        options.out / cell, variant.settings(config), [{"sft": options.start_folder}, *links]
+    ) as context:
+        run_missing(context, stages(name, variant, base / LABELS_FILE))
 
 
-def only_checkpoint(baseline: Path, which: str, start: Path) -> dict[str, Path]:
-    """Links to the one policy that programs are collected from: the baseline's last, or the start.
-
-    Raises:
-        FileNotFoundError: If the baseline has kept no policy.
-    """
+def only_checkpoint(base: Path, which: str, start: Path) -> dict[str, Path]:
+    """The baseline as one whose only kept policy is its last one, or the start."""
     if which == "start":
-        return {"baseline/step-0": start}
-    steps = sorted(baseline.glob("step-*"), key=lambda step: int(step.name.split("-")[1]))
-    if not steps:
-        raise FileNotFoundError(f"no kept policy in {baseline}: run benchmarks.ablation first")
-    return {f"baseline/{steps[-1].name}": steps[-1]}
+        name, policy = "step-0", start
+    else:
+        steps = (base / "baseline").glob("step-*")
+        policy = max(steps, key=lambda step: int(step.name.split("-")[1]))
+        name = policy.name
+    return {f"baseline/{name}": policy, "stages/baseline.json": base / "stages" / "baseline.json"}
 
 
-def stages(name: str, variant: Variant) -> dict[str, Stage]:
-    """The stages of a cell, in order."""
+def stages(name: str, variant: Variant, labels: Path) -> dict[str, Stage]:
+    """The stages of a cell, in order.
+
+    Args:
+        name: The variant's.
+        variant: What it is.
+        labels: The ablation's labels, on whose held-out programs all reward models are measured.
+    """
     works = {stage: Stage(work=STAGES[stage].work) for stage in ("baseline", *LABELS)}
     if variant.prm_layers is not None:
         layers = variant.prm_layers
         works["prm"] = Stage(work=lambda context, report: _small_model(context, report, layers))
+    works[ACCURACY] = Stage(work=lambda context, report: _measure(context, report, labels))
     arm = replace(variant.arm, name=name)
     works[name] = Stage(work=lambda context, report: train_arm(context, report, arm))
     works["test"] = Stage(work=lambda context, report: _test(context, report, name))
@@ -183,18 +227,43 @@ def stages(name: str, variant: Variant) -> dict[str, Stage]:
 
 def _small_model(context: Context, report: Report, n_layers: int) -> Metrics:
     """Train a reward model on the first layers of the starting policy."""
-    start, folder = context.path / "sft", context.path / "backbone"
+    folder = context.path / "backbone"
     if not folder.exists():
-        with whole_folder(folder) as draft:
-            AutoModelForCausalLM.from_pretrained(start, num_hidden_layers=n_layers).save_pretrained(draft)
-            AutoTokenizer.from_pretrained(start).save_pretrained(draft)
+        save_first_layers(context.path / "sft", n_layers, folder)
     return train_reward_model(context, report, backbone=folder)
 
 
+def save_first_layers(source: Path, n_layers: int, folder: Path) -> None:
+    """Write a causal LM that has the first layers of another one, with its tokenizer."""
+    config = AutoConfig.from_pretrained(source)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        config.layer_types = kinds[:n_layers]
+    config.num_hidden_layers = n_layers
+    verbosity = get_verbosity()
+    set_verbosity_error()  # the layers left out are no surprise
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, config=config)
+    finally:
+        set_verbosity(verbosity)
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft)
+        AutoTokenizer.from_pretrained(source).save_pretrained(draft)
+
+
+def _measure(context: Context, report: Report, labels: Path) -> Metrics:
+    """The reward model on held-out programs and exact labels that are the same for every variant."""
+    unseen = held_out(read_labels(labels), context.config.prm)
+    model = ProcessRewardModel.from_pretrained(context.path / "prm")
+    rows = quality(model, unseen, {"all": lambda _: True})
+    report(1, 1)
+    return {"validation": rows}
+
+
 def _test(context: Context, report: Report, name: str) -> Metrics:
-    """Programs of the variant on test tasks like those it trained on."""
-    config = replace(context.config, seed=0)
-    tasks = config.load(split="test", limit=config.eval_tasks, horizons=config.rl_horizons)
+    """Programs of the variant on the ablation's test tasks that are like those it trained on."""
+    low, high = context.config.rl_horizons
+    tasks = [task for task in test_tasks(context.config) if low <= task.metadata["horizon"] <= high]
     evaluate_arms(context, [name], tasks, context.path / "test.jsonl", report)
     return {"tasks": len(tasks)}
 

@@ -10,39 +10,46 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from agents.config import PipelineConfig
-from benchmarks.study.curves import read_curves
+from benchmarks.study.curves import error_bars, read_curves
 from benchmarks.study.page import write_study
-from benchmarks.study.passes import Rates, as_cell, pass_rows, read_rates
+from benchmarks.study.passes import Rates, about_intervals, as_cell, pass_rows, read_rates
 from prm.plots import BLUE, plain_axes, to_svg
 from prm.report.page import Picture, Table, number
 
-REFERENCE = ("both", "baseline", "oracle")
+ACCURACY = "accuracy"
+"""Stage that measures a variant's reward model on the ablation's held-out programs."""
+REFERENCE = ("both", "dense", "baseline", "oracle")
 """Arms of the ablation that the variants stand beside."""
 COLUMNS = ("sampled", "greedy")
+ABLATION = "the ablation"
 
 
 def write_report(
-    out: Path, base: Path, varies: Mapping[str, str], seeds: Sequence[int], config: PipelineConfig
+    out: Path,
+    base: Path,
+    variants: Mapping[str, tuple[str, str]],
+    seeds: Sequence[int],
+    config: PipelineConfig,
 ) -> str:
     """Write rows, pages and plots; returns the tables for a terminal.
 
     Args:
         out: The study's folder: a run folder per variant and seed.
         base: The ablation's cells of the regime, one per seed.
-        varies: What each variant varies.
+        variants: What each variant changes, and of which other one or arm of the ablation.
         seeds: Seeds that ran.
         config: Settings that all variants share but for what they vary.
     """
     bucket = config.rl_horizons
-    rates, horizons = join_rates(out, base, list(varies), seeds, bucket)
-    arms = [arm for arm in (*REFERENCE, *varies) if (arm, COLUMNS[0]) in rates]
-    pairs = [(name, "both") for name in varies if "both" in arms]
-    pairs += [(name, "few_exact") for name in varies if name.startswith("few_") and name != "few_exact"]
+    rates, horizons = join_rates(out, base, list(variants), seeds, bucket)
+    arms = [arm for arm in (*REFERENCE, *variants) if (arm, COLUMNS[0]) in rates]
+    pairs = [(name, other) for name, (_, other) in variants.items()]
+    pairs += [(name, "both") for name, (_, other) in variants.items() if other != "both"]
     pairs = [(arm, other) for arm, other in pairs if arm in arms and other in arms]
     passes = pass_rows(rates, horizons, arms, pairs, [bucket])
     models = [
         {"measure": "model", "arm": arm, **found}
-        for arm in ("both", *varies)
+        for arm in ("both", *variants)
         if (found := model_of(out, base, arm, seeds))
     ]
     return write_study(
@@ -50,8 +57,8 @@ def write_report(
         title="Sensitivity",
         summary=[
             f"Variants of PSGPO in the sparse regime ({bucket[0]}-{bucket[1]} steps), {len(seeds)} seeds, "
-            f"{config.rl.n_iterations} iterations; each differs from `both` in one thing. 95 % intervals "
-            "over seeds and tasks (crossed bootstrap)."
+            f"{config.rl.n_iterations} iterations; each differs from what it stands against in one thing. "
+            f"{about_intervals(len(seeds))}"
         ],
         pictures=[
             Picture(
@@ -60,7 +67,7 @@ def write_report(
                 svg=accuracy_figure(passes, models),
             )
         ],
-        tables=[variant_table(passes, models, arms, varies), difference_table(passes, pairs)],
+        tables=[variant_table(passes, models, arms, variants), difference_table(passes, pairs)],
         rows=[*passes, *models],
         command=f"python -m benchmarks.sensitivity --scale {config.scale}",
         settings=asdict(config),
@@ -69,40 +76,50 @@ def write_report(
 
 def join_rates(
     out: Path, base: Path, names: Sequence[str], seeds: Sequence[int], bucket: tuple[int, int]
-) -> tuple[Rates, list[int]]:
-    """Passes of the variants and of the ablation's arms on the same tasks of a bucket.
+) -> tuple[Rates, dict[str, int]]:
+    """Passes on a bucket's tasks: the variants' and, if it has tested them, those of the ablation's arms.
 
     Raises:
         ValueError: If two of them were tested on other tasks.
     """
-    rates: Rates = {}
-    horizons: list[int] | None = None
     sources = {name: [out / name / str(seed) / "test.jsonl" for seed in seeds] for name in names}
-    files = [base / str(seed) / "test.jsonl" for seed in seeds]
-    if all(path.exists() for path in files):
-        sources = {"": files, **sources}
+    if all((base / str(seed) / "stages" / "test.json").exists() for seed in seeds):
+        sources[ABLATION] = [base / str(seed) / "test.jsonl" for seed in seeds]
+    rates: Rates = {}
+    tasks: dict[str, int] = {}
     for name, paths in sources.items():
-        found, steps = read_rates(paths)
-        inside = [bucket[0] <= step <= bucket[1] for step in steps]
-        kept = [step for step, chosen in zip(steps, inside, strict=True) if chosen]
-        if horizons is not None and kept != horizons:
-            raise ValueError(f"{name} was tested on other tasks than the arms before it")
-        horizons = kept
-        wanted = REFERENCE if not name else (name,)
-        rates |= {key: passes[:, inside] for key, passes in found.items() if key[0] in wanted}
-    return rates, horizons or []
+        found, horizons = read_rates(paths)
+        places = {task: place for place, task in enumerate(horizons) if _inside(horizons[task], bucket)}
+        tasks = tasks or {task: horizons[task] for task in places}
+        if places.keys() != tasks.keys():
+            raise ValueError(
+                f"{name} was tested on other tasks of {bucket[0]}-{bucket[1]} steps than {names[0]}"
+            )
+        wanted = REFERENCE if name == ABLATION else (name,)
+        columns = [places[task] for task in tasks]
+        rates |= {key: passes[:, columns] for key, passes in found.items() if key[0] in wanted}
+    return rates, tasks
+
+
+def _inside(horizon: int, bucket: tuple[int, int]) -> bool:
+    return bucket[0] <= horizon <= bucket[1]
 
 
 def model_of(out: Path, base: Path, arm: str, seeds: Sequence[int]) -> dict[str, float]:
-    """The accuracy of an arm's reward model on held-out tasks, and how it drifted; means over seeds."""
-    folders = [base / str(seed) if arm == "both" else out / arm / str(seed) for seed in seeds]
+    """The accuracy of an arm's reward model before any refresh, and how it drifted; means over seeds.
+
+    All are measured on the same held-out programs of the ablation, with exact labels.
+    """
+    is_reference = arm in REFERENCE
+    folders = [base / str(seed) if is_reference else out / arm / str(seed) for seed in seeds]
     found: dict[str, list[float]] = {}
     for folder in folders:
-        marker = folder / "stages" / "prm.json"
-        if marker.exists():
-            quality = json.loads(marker.read_text())["metrics"]["validation"]["all"]
-            for name in ("local_auc", "first_error_accuracy"):
-                found.setdefault(name, []).append(float(str(quality[name]).split(" ")[0]))
+        marker = folder / "stages" / f"{'prm' if is_reference else ACCURACY}.json"
+        measured = json.loads(marker.read_text())["metrics"]["validation"] if marker.exists() else {}
+        for name in ("local_auc", "first_error_accuracy"):
+            value = measured.get("all", {}).get(name, "-").split(" ")[0]
+            if value != "-":
+                found.setdefault(name, []).append(float(value))
     for curve in read_curves(folders, arm):
         gaps = [row["gap"] for row in curve if "gap" in row]
         if gaps:
@@ -115,7 +132,7 @@ def variant_table(
     passes: Sequence[Mapping[str, Any]],
     models: Sequence[Mapping[str, Any]],
     arms: Sequence[str],
-    varies: Mapping[str, str],
+    variants: Mapping[str, tuple[str, str]],
 ) -> Table:
     """pass@1 of every variant beside its reward model's accuracy."""
     rates = {(r["arm"], r["decoding"]): r for r in passes if r["measure"] == "pass"}
@@ -124,18 +141,19 @@ def variant_table(
     return Table(
         title="Variants",
         head=[
-            "arm", "what differs", *(f"pass@1 {name}" for name in COLUMNS), "PRM local AUC",
+            "arm", "what differs", "from", *(f"pass@1 {name}" for name in COLUMNS), "PRM local AUC",
             "PRM first error", "PRM minus exact, last quarter", "lines per program, last",
         ],
         rows=[
             [
                 arm,
-                varies.get(arm, "-"),
+                *variants.get(arm, ("an arm of the ablation", "-")),
                 *(as_cell(rates.get((arm, name), {})) for name in COLUMNS),
                 *(number(model.get(arm, {}).get(name)) for name in numbers),
             ]
             for arm in arms
         ],
+        note="Reward models before any refresh, on the same held-out programs with exact labels.",
     )  # fmt: skip
 
 
@@ -161,8 +179,9 @@ def accuracy_figure(passes: Sequence[Mapping[str, Any]], models: Sequence[Mappin
         rate, accuracy = rates.get(row["arm"]), row.get("first_error_accuracy")
         if rate is None or accuracy is None:
             continue
-        errors = np.clip([[rate["value"] - rate["low"]], [rate["high"] - rate["value"]]], 0, None)
-        axes.errorbar([accuracy], [rate["value"]], errors, fmt="o", ms=4, lw=0.8, capsize=2, color=BLUE)
+        axes.errorbar(
+            [accuracy], [rate["value"]], error_bars([rate]), fmt="o", ms=4, lw=0.8, capsize=2, color=BLUE
+        )
         axes.annotate(
             row["arm"], (accuracy, rate["value"]), xytext=(4, 3), textcoords="offset points", size=8
         )

@@ -1,12 +1,13 @@
 """Stage prm: the process reward model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.progress import Report
 from agents.stages.context import Context, Metrics, peak_memory_mb
 from agents.stages.labels import LABELS
-from prm.config import in_validation
+from prm.config import PRMConfig, in_validation
 from prm.evaluation import PRMMetrics, evaluate_prm
 from prm.labeling import read_labels
 from prm.model import ProcessRewardModel
@@ -31,20 +32,25 @@ def train_reward_model(context: Context, report: Report, backbone: Path | None =
     chosen = select(labels, config.selection)
     result = train_prm(chosen, config.prm, backbone=backbone, folder=folder, progress=report)
     model = ProcessRewardModel.from_pretrained(folder)
-    held_out = [
-        item
-        for item in labels
-        if in_validation(item.program.task_id, fraction=config.prm.validation_fraction, seed=config.prm.seed)
-    ]
+    unseen = held_out(labels, config.prm)
     return {
         "identity": result.identity,
         "train_programs": result.n_train,
         "steps": result.n_steps,
         "best_step": result.best_step,
         "history": result.curve,
-        "validation": quality(model, held_out, {"all": lambda _: True, **_by_policy(held_out)}),
+        "validation": quality(model, unseen, {"all": lambda _: True, **_by_policy(unseen)}),
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def held_out(labels: Sequence[LabeledProgram], config: PRMConfig) -> list[LabeledProgram]:
+    """Those of the tasks that no reward model with these settings is trained on."""
+    return [
+        item
+        for item in labels
+        if in_validation(item.program.task_id, fraction=config.validation_fraction, seed=config.seed)
+    ]
 
 
 def quality(

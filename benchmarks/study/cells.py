@@ -20,8 +20,9 @@ from rich.console import Console
 from agents.config import SCALES, PipelineConfig
 from agents.pipeline import run_pipeline, run_stage
 from agents.progress import progress
-from agents.run_folder import open_run
+from agents.run_folder import RunFolderError, open_run
 from agents.stages import Context, Stage
+from codegym.render import printable
 
 START = "start"
 """Folder of the run that makes the starting policy of all cells."""
@@ -34,7 +35,7 @@ class StudyOptions:
     scale: Literal["smoke", "small", "full"] = "small"  # seeds, regimes, and the main job's scale
     jobs: int = 2  # cells at a time, one thread of torch each
     cell: str | None = None  # work on this cell alone, for example sparse/0
-    start: Path | None = None  # folder of a policy to start from; None: it is trained first
+    start: Path | None = None  # folder of a policy to start from; None: one is made first
     out: Path  # where run folders, rows and report go
 
     def __post_init__(self) -> None:
@@ -54,19 +55,6 @@ class StudyOptions:
         return [
             part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))
         ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContinuingOptions(StudyOptions):
-    """What a study is told that goes on from the ablation's cells."""
-
-    base: Path = Path("runs/benchmarks/ablation")  # the ablation's folder; what it lacks is made anew
-
-    @property
-    def start_folder(self) -> Path:
-        """The ablation's starting policy, if it has one."""
-        theirs = self.base / START / "sft"
-        return theirs.resolve() if self.start is None and theirs.is_dir() else super().start_folder
 
 
 def train_start(options: StudyOptions, console: Console) -> None:
@@ -108,49 +96,57 @@ def run_process(module: str, options: StudyOptions, cell: str) -> str:
     command = [sys.executable, "-m", module, *options.arguments(), "--cell", cell]
     with log.open("a") as file:
         done = subprocess.run(command, stdout=file, stderr=file, check=False)
-    return "" if done.returncode == 0 else log.read_text()[-2000:]
-
-
-MADE_BY = {"baseline": "baseline", "collect": "programs.jsonl", "label": "labels.jsonl", "prm": "prm"}
-"""What the stages before an arm make, in order."""
-
-
-def finished_links(run: Path, last: str) -> dict[str, Path]:
-    """What another run has finished up to a stage, in order: its files and its marks, by name.
-
-    Args:
-        run: Its folder; may be missing.
-        last: The last stage that may be taken over, one of `MADE_BY`.
-    """
-    links: dict[str, Path] = {}
-    for stage, name in MADE_BY.items():
-        mark = run / "stages" / f"{stage}.json"
-        if not mark.exists():
-            break
-        links |= {name: run / name, f"stages/{stage}.json": mark}
-        if stage == last:
-            break
-    return links
+    end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    return "" if done.returncode == 0 else "\n".join(map(printable, end.splitlines()))
 
 
 @contextmanager
-def open_cell(folder: Path, config: PipelineConfig, links: Mapping[str, Path]) -> Iterator[Context]:
+def open_cell(folder: Path, config: PipelineConfig, links: Sequence[Mapping[str, Path]]) -> Iterator[Context]:
     """Work in a cell's run folder.
 
     Args:
         folder: The run folder.
         config: Its settings, which the folder must agree with.
-        links: Files and folders of other runs that the cell reads as if they were its own, by name.
+        links: Files and folders of other runs that the cell reads as if they were its own, by name, in groups
+            that rest on each other: from the first group on of which the cell has made something itself, it
+            makes all itself.
+
+    Raises:
+        RunFolderError: If the folder belongs to other settings, another process works in it, or what it links
+            to is gone.
+        FileNotFoundError: If there is nothing to link to.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run = open_run(folder, asdict(config))
     torch.set_num_threads(config.threads)
     with run.locked(), Context(run, config) as context:
-        for name, source in links.items():
-            if not (folder / name).exists():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).symlink_to(source.resolve())
+        _check_links(folder)
+        for group in links:
+            if not link_whole(folder, group):
+                break
         yield context
+
+
+def link_whole(folder: Path, links: Mapping[str, Path]) -> bool:
+    """Link all of `links`; nothing, and the answer is no, if the folder has something else in a place."""
+    places = {folder / name: source.resolve(strict=True) for name, source in links.items()}
+    if any(place.exists() and place.resolve() != source for place, source in places.items()):
+        return False
+    for place, source in places.items():
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(source)
+    return True
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse to write through a link to something that is gone: it would come back in another run."""
+    for place in (*folder.glob("*"), *folder.glob("*/*")):
+        if place.is_symlink() and not place.exists():
+            raise RunFolderError(
+                f"{place} is a link to {place.readlink()}, which is gone: bring it back, or delete {folder} "
+                "to make the cell anew"
+            )
 
 
 def run_missing(context: Context, stages: Mapping[str, Stage]) -> None:

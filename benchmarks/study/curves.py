@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from agents.training import CURVE
 from codegym.storage import read_rows
@@ -35,6 +36,8 @@ def learning_curves(
 ) -> str:
     """A number of the training programs over programs written, and over seconds; means over seeds, as SVG.
 
+    A curve ends where the shortest of its seeds does.
+
     Args:
         folders: Run folders, one per seed.
         arms: Which to draw.
@@ -54,7 +57,7 @@ def learning_curves(
         left.plot(rollouts * np.arange(1, shortest + 1), mean, lw=1.6, label=arm, **looks[arm])
         right.plot(seconds.mean(axis=0), mean, lw=1.6, **looks[arm])
     left.set_xlabel("training programs")
-    right.set_xlabel("seconds of training (labels and reward model not counted)")
+    right.set_xlabel("seconds of training, without what came before the arm")
     left.set_ylabel("training pass rate")
     _legend(left)
     for axes in (left, right):
@@ -63,12 +66,9 @@ def learning_curves(
 
 
 def solved_share(folder: Path, arm: str, n_tasks: int) -> float | None:
-    """Share of the training tasks that an arm has solved at least once while it trained."""
-    solved: set[str] = set()
-    rows = list(read_rows(folder / arm / CURVE))
-    for row in rows:
-        solved.update(row.get("solved", ()))
-    return len(solved) / n_tasks if rows else None
+    """Share of the training tasks that an arm solved at least once while it trained; None if unknown."""
+    rows = [row["solved"] for row in read_rows(folder / arm / CURVE) if "solved" in row]
+    return len(set().union(*rows)) / n_tasks if rows else None
 
 
 def seconds_of(folders: Sequence[Path]) -> dict[str, float]:
@@ -93,14 +93,12 @@ def pass_figure(
         buckets = list(dict.fromkeys(row["horizons"] for row in mine))
         width = 0.8 / len(arms)
         for place, arm in enumerate(arms):
-            found = {row["horizons"]: row for row in mine if row["arm"] == arm}
-            values = np.array([found[bucket]["value"] for bucket in buckets])
-            ends = np.array([[found[b]["low"], found[b]["high"]] for b in buckets]).T
+            found = [row for row in mine if row["arm"] == arm]
             axes.bar(
-                np.arange(len(buckets)) + (place - (len(arms) - 1) / 2) * width,
-                values,
+                [buckets.index(row["horizons"]) + (place - (len(arms) - 1) / 2) * width for row in found],
+                [row["value"] for row in found],
                 width * 0.9,
-                yerr=np.clip([values - ends[0], ends[1] - values], 0, None),
+                yerr=error_bars(found),
                 color=looks[arm]["color"],
                 label=arm,
                 error_kw={"elinewidth": 0.8, "capsize": 1.5},
@@ -112,6 +110,13 @@ def pass_figure(
     panels[0].set_ylabel("pass@1, held-out tasks")
     _legend(panels[0])
     return to_svg(figure)
+
+
+def error_bars(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """How far the ends of each row's interval are from its value. [2, rows]."""
+    below = [row["value"] - row["low"] for row in rows]
+    above = [row["high"] - row["value"] for row in rows]
+    return np.clip([below, above], 0, None)
 
 
 def _legend(axes: Axes) -> None:

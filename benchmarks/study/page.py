@@ -1,12 +1,13 @@
 """A study's report: what was found, plots, tables, and how to make it again."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.stages.evaluate import versions
-from codegym.storage import append_rows
+from codegym.storage import write_text
 from prm.report.page import Picture, Table, as_text, write_pages
 
 
@@ -33,8 +34,7 @@ def write_study(
         command: What makes the study again.
         settings: What the study was run with.
     """
-    (folder / "rows.jsonl").unlink(missing_ok=True)
-    append_rows(folder / "rows.jsonl", rows)
+    write_text(folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     shown = [table for table in tables if table.rows]
     context = {
         "title": title,

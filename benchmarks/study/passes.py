@@ -15,34 +15,39 @@ Rates: TypeAlias = dict[tuple[str, str], Passes]
 """Passes by arm and decoding. [seeds, tasks] each."""
 SAMPLED, GREEDY = "sampled", "greedy"
 DECODINGS = (SAMPLED, GREEDY)
+FEW_SEEDS = 5
 
 
-def read_rates(files: Iterable[Path]) -> tuple[Rates, list[int]]:
-    """Passes of every arm, and the horizon of each task.
+def read_rates(files: Iterable[Path]) -> tuple[Rates, dict[str, int]]:
+    """Passes of every arm, and the horizon of each task, which are their columns in order.
 
     Args:
         files: Evaluation rows, a file per seed.
 
     Raises:
-        ValueError: If a seed did not evaluate the same tasks as the others.
+        ValueError: If a seed did not evaluate the same arms on the same tasks as the others.
     """
-    rates: dict[tuple[str, str], list[list[float]]] = {}
+    seeds: dict[Path, dict[tuple[str, str], dict[str, float]]] = {}
     horizons: dict[str, int] = {}
     for path in files:
-        passed: dict[tuple[str, str], dict[str, float]] = {}
+        passed = seeds.setdefault(path, {})
         for row in read_evaluation(path):
             passed.setdefault((row.arm, row.decoding), {})[row.task_id] = float(row.passed)
             horizons.setdefault(row.task_id, row.horizon or 0)
-        for key, by_task in passed.items():
-            if set(by_task) != set(horizons):
-                raise ValueError(f"{path}: {key[0]} was evaluated on {len(by_task)} of {len(horizons)} tasks")
-            rates.setdefault(key, []).append([by_task[task] for task in horizons])
-    return {key: np.array(seeds) for key, seeds in rates.items()}, list(horizons.values())
+    rates: Rates = {}
+    for key in dict.fromkeys(key for passed in seeds.values() for key in passed):
+        for path, passed in seeds.items():
+            if (found := set(passed.get(key, ()))) != set(horizons):
+                raise ValueError(
+                    f"{path}: {key[0]} ({key[1]}) was evaluated on {len(found)} of {len(horizons)} tasks"
+                )
+        rates[key] = np.array([[passed[key][task] for task in horizons] for passed in seeds.values()])
+    return rates, horizons
 
 
 def pass_rows(
     rates: Rates,
-    horizons: Sequence[int],
+    horizons: Mapping[str, int],
     arms: Sequence[str],
     pairs: Sequence[tuple[str, str]],
     buckets: Sequence[tuple[int, int]],
@@ -51,33 +56,35 @@ def pass_rows(
 
     Args:
         rates: Passes.
-        horizons: Steps of each task. [tasks]
-        arms: Which to report.
+        horizons: Steps of each task.
+        arms: Which to report; those that were not evaluated are left out.
         pairs: Arms to compare, each with the one it is compared with.
         buckets: Least and most steps of the tasks reported together.
     """
     rows = []
     for about, part in in_buckets(rates, horizons, arms, buckets):
-        for arm in arms:
+        for arm in part:
             found = asdict(crossed_interval(lambda rate: rate, part[arm]))
             seeds = part[arm].mean(axis=1).tolist()
             rows.append({**about, "measure": "pass", "arm": arm, **found, "seeds": seeds})
         for arm, other in pairs:
-            found = asdict(difference(part[arm], part[other]))
-            rows.append({**about, "measure": "difference", "arm": arm, "other": other, **found})
+            if arm in part and other in part:
+                found = asdict(difference(part[arm], part[other]))
+                rows.append({**about, "measure": "difference", "arm": arm, "other": other, **found})
     return rows
 
 
 def in_buckets(
-    rates: Rates, horizons: Sequence[int], arms: Sequence[str], buckets: Sequence[tuple[int, int]]
+    rates: Rates, horizons: Mapping[str, int], arms: Sequence[str], buckets: Sequence[tuple[int, int]]
 ) -> Iterable[tuple[dict[str, str], dict[str, Passes]]]:
     """The columns that say which, and the passes by arm, of every decoding and bucket that has tasks."""
-    steps = np.array(horizons)
+    steps = np.array(list(horizons.values()))
     for decoding in DECODINGS:
-        for low, high in buckets:
+        for low, high in dict.fromkeys(buckets):
             inside = (steps >= low) & (steps <= high)
             if inside.any():
-                part = {arm: rates[arm, decoding][:, inside] for arm in arms}
+                evaluated = [arm for arm in arms if (arm, decoding) in rates]
+                part = {arm: rates[arm, decoding][:, inside] for arm in evaluated}
                 yield {"decoding": decoding, "horizons": f"{low}-{high}"}, part
 
 
@@ -108,6 +115,14 @@ def by_length(
         for place, title in enumerate(titles)
         if (arm, place) in groups
     ]  # fmt: skip
+
+
+def about_intervals(n_seeds: int) -> str:
+    """What the intervals are, as a sentence."""
+    if n_seeds == 1:
+        return "95 % intervals over tasks; with one seed they say nothing of how seeds differ."
+    few = "; so few seeds show little of how seeds differ" if n_seeds < FEW_SEEDS else ""
+    return f"95 % intervals over {n_seeds} seeds and the tasks (crossed bootstrap){few}."
 
 
 def as_cell(row: Mapping[str, Any]) -> str:
