@@ -37,7 +37,7 @@ CURVE_KEYS = {
     "verdicts_per_s": "time/verdicts_per_second",
 }
 """Columns of `curve.jsonl`, and the logger keys they come from; beside them
-`solved`, ids of tasks, and `alarms`, if there are any."""
+`solved`, the ids of tasks, and `alarms`, if there are any."""
 
 
 class SolvedTasks(BaseCallback):
