@@ -3,14 +3,15 @@
 All arms of a seed start from the same policy and take the same tasks, rollouts and updates, on tasks of every
 length; only what a program earns differs. Schemes that read scores of lines get those of one reward model,
 which is not refreshed, so that its weaknesses show. Length and syntax are added to the verdict: alone they
-teach nothing.
+teach nothing. Hard tests weigh more in `weighted`: the weights come from the programs of the baseline's
+checkpoints, which the reward model has learnt from too.
 
 A cell is a seed. Starting policy, baseline and reward model are those of the ablation's mixed regime, as far
 as it has made them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -21,12 +22,14 @@ from agents.progress import Report
 from agents.stages import STAGES, Context, Stage
 from agents.stages.context import Metrics
 from agents.stages.evaluate import evaluate_arms
+from agents.stages.labels import PROGRAMS, read_programs
 from agents.stages.rl import Arm, train_arm
 from benchmarks.ablation import LABELS, cell_config, test_tasks
 from benchmarks.scheme_report import write_report
 from benchmarks.study.base import ContinuingOptions, finished_links
 from benchmarks.study.cells import open_cell, run_cells, run_missing, train_start
 from codegym.rewards.assignment import FORMS
+from codegym.rewards.outcome import difficulty_weights
 from codegym.table import check_name
 
 REGIME = "mixed"
@@ -69,6 +72,8 @@ ARMS = {
     )
 }
 """Ways to pay, by name; `pass_fail` is the baseline's."""
+AT_LEAST = ("progress", "mean", "softmin", "delta")
+"""Forms of the process reward that are trained at scale small; all are at full."""
 SMOKE = ("pass_rate", "process_progress", "length")
 
 
@@ -98,7 +103,10 @@ def main() -> None:
 
 def arms_of(scale: str) -> Sequence[str]:
     """The arms of a scale."""
-    return SMOKE if scale == "smoke" else tuple(ARMS)
+    if scale == "smoke":
+        return SMOKE
+    left_out = {f"process_{form}" for form in FORMS if form not in AT_LEAST} if scale == "small" else set()
+    return tuple(name for name in ARMS if name not in left_out)
 
 
 def run_cell(options: Options, cell: str) -> None:
@@ -113,9 +121,18 @@ def stages(scale: str) -> dict[str, Stage]:
     """The stages of a cell, in order."""
     works = {name: Stage(work=STAGES[name].work) for name in ("baseline", *LABELS)}
     for name in arms_of(scale):
-        works[name] = Stage(work=lambda context, report, arm=ARMS[name]: train_arm(context, report, arm))
+        works[name] = Stage(work=lambda context, report, arm=ARMS[name]: _train(context, report, arm))
     works["test"] = Stage(work=lambda context, report: _test(context, report, scale))
     return works
+
+
+def _train(context: Context, report: Report, arm: Arm) -> Metrics:
+    if arm.name == "weighted":
+        tasks = {task.task_id: task for task in context.train_tasks}
+        programs = read_programs(context.path / PROGRAMS)
+        weights = difficulty_weights([program.episode(tasks[program.task_id]) for program in programs])
+        arm = replace(arm, scheme_options={"weights": weights})
+    return train_arm(context, report, arm)
 
 
 def _test(context: Context, report: Report, scale: str) -> Metrics:
