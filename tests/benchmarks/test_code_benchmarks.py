@@ -357,20 +357,26 @@ def run_in_a_child(tiny, out, kill_after_rows=None):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
     )
-    if kill_after_rows is None:
-        assert child.wait(timeout=120) == 0
-        return
-    path = out / "samples.jsonl"
-    deadline = time.monotonic() + 120
+    try:
+        if kill_after_rows is None:
+            assert child.wait(timeout=240) == 0
+        else:
+            wait_for_rows(out / "samples.jsonl", kill_after_rows, child)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait(timeout=30)
+
+
+def wait_for_rows(path, n, child):
+    deadline = time.monotonic() + 240
     while child.poll() is None and time.monotonic() < deadline:
-        if path.exists() and path.read_bytes().count(b"\n") >= kill_after_rows:
-            break
+        if path.exists() and path.read_bytes().count(b"\n") >= n:
+            return
         time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait(timeout=30)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(800)
 def test_killed_and_started_again_it_writes_the_same_samples(tiny, tmp_path):
     run_in_a_child(tiny, tmp_path / "straight")
     whole = (tmp_path / "straight" / "samples.jsonl").read_bytes()
