@@ -59,7 +59,7 @@ def learning_curves(
     left.set_xlabel("training programs")
     right.set_xlabel("seconds of training, without what came before the arm")
     left.set_ylabel("training pass rate")
-    _legend(left)
+    _legend(figure, left)
     for axes in (left, right):
         plain_axes(axes)
     return to_svg(figure)
@@ -108,7 +108,7 @@ def pass_figure(
         axes.set_title(f"{decoding}, 95 % intervals", fontsize=10)
         plain_axes(axes)
     panels[0].set_ylabel("pass@1, held-out tasks")
-    _legend(panels[0])
+    _legend(figure, panels[0])
     return to_svg(figure)
 
 
@@ -119,5 +119,8 @@ def error_bars(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     return np.clip([below, above], 0, None)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, frameon=False, ncols=2)
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the figure, where however many arms hide nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)

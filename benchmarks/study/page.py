@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.stages.evaluate import versions
+from codegym.render import printable
 from codegym.storage import write_text
 from prm.report.page import Picture, Table, as_text, write_pages
 
@@ -47,4 +48,4 @@ def write_study(
         "platform": sys.platform,
     }
     page = write_pages(folder, "benchmarks.study", context)
-    return "\n".join([*(as_text(table) for table in shown), *summary, f"report: {page}"])
+    return "\n".join([*(as_text(table) for table in shown), *map(printable, summary), f"report: {page}"])
