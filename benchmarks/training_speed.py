@@ -65,7 +65,7 @@ SMOLLM2_SCALES = {
     "smoke": Scale(
         batches=(4,), repeats=1, samples_per_prompt=(2,), max_new_tokens=8, horizons=(1, 2), update_rows=1
     ),
-    "small": Scale(batches=(16,), repeats=2, max_new_tokens=32, horizons=(1, 2), update_rows=4),
+    "small": Scale(batches=(16,), repeats=2, max_new_tokens=32, horizons=(1, 2), update_rows=3),
     "full": Scale(batches=(16, 32), repeats=5, max_new_tokens=48, horizons=(2, 4), update_rows=8),
 }
 SMOLLM2_SHAPE = {
