@@ -350,7 +350,8 @@ def test_without_a_prompt_none_is_shown(tmp_path):
 
 
 def run_in_a_child(tiny, out, kill_after_rows=None):
-    arguments = of_model(tiny, "--n", 4, "--batch-size", 4, "--max-new-tokens", 200, "--out", out)
+    size = ("--n", 4, "--batch-size", 4, "--max-new-tokens", 100, "--threads", 1, "--workers", 1)
+    arguments = of_model(tiny, *size, "--out", out)
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.code_benchmarks", *map(str, arguments)],
         cwd=ROOT,
