@@ -72,8 +72,8 @@ ARMS = {
     )
 }
 """Ways to pay, by name; `pass_fail` is the baseline's."""
-AT_LEAST = ("progress", "mean", "softmin", "delta")
-"""Forms of the process reward that are trained at scale small; all are at full."""
+AT_LEAST = ("process_progress", "process_mean")
+"""Kinds of process reward that are trained at scale small; all are at full."""
 SMOKE = ("pass_rate", "process_progress", "length")
 
 
@@ -105,8 +105,9 @@ def arms_of(scale: str) -> Sequence[str]:
     """The arms of a scale."""
     if scale == "smoke":
         return SMOKE
-    left_out = {f"process_{form}" for form in FORMS if form not in AT_LEAST} if scale == "small" else set()
-    return tuple(name for name in ARMS if name not in left_out)
+    if scale == "full":
+        return tuple(ARMS)
+    return tuple(name for name, arm in ARMS.items() if arm.scheme != "process" or name in AT_LEAST)
 
 
 def run_cell(options: Options, cell: str) -> None:

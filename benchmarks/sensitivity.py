@@ -139,6 +139,19 @@ class Options(ContinuingOptions):
     """Change one choice of the method at a time, going on from the ablation in `base`."""
 
     out: Path = Path("runs/benchmarks/sensitivity")
+    variants: tuple[str, ...] | None = None  # only these; None: all, at scale smoke three
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.variants or ():
+            check_name(name, VARIANTS, "variant")
+        if self.variants == ():
+            raise ValueError("variants must not be empty")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The variants to make."""
+        return self.variants or (SMOKE if self.scale == "smoke" else tuple(VARIANTS))
 
 
 def main() -> None:
@@ -146,7 +159,7 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.sensitivity")
     disable_progress_bar()
     seeds = range(SEEDS[options.scale])
-    cells = [f"{name}/{seed}" for seed in seeds for name in variants_of(options.scale)]
+    cells = [f"{name}/{seed}" for seed in seeds for name in options.chosen]
     if options.cell is not None:
         check_name(options.cell, cells, "cell")
         check_base(options, [int(options.cell.split("/")[1])])
@@ -154,7 +167,7 @@ def main() -> None:
         return
     check_base(options, seeds)
     run_cells("benchmarks.sensitivity", options, cells, Console(stderr=True))
-    told = {name: (VARIANTS[name].varies, VARIANTS[name].against) for name in variants_of(options.scale)}
+    told = {name: (VARIANTS[name].varies, VARIANTS[name].against) for name in options.chosen}
     config = cell_config(options.scale, REGIME, 0)
     print(write_report(options.out, options.base / REGIME, told, seeds, config))
 
@@ -174,11 +187,6 @@ def check_base(options: Options, seeds: Iterable[int]) -> None:
                 f"{base} has not finished {list(MADE_BY)[len(made)]!r}: run python -m benchmarks.ablation "
                 f"--scale {options.scale} --out {options.base} first"
             )
-
-
-def variants_of(scale: str) -> tuple[str, ...]:
-    """The variants of a scale."""
-    return SMOKE if scale == "smoke" else tuple(VARIANTS)
 
 
 def run_cell(options: Options, cell: str) -> None:

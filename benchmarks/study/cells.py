@@ -51,10 +51,13 @@ class StudyOptions:
 
     def arguments(self) -> list[str]:
         """The command line that says the same, but for `cell` and `jobs`."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("cell", "jobs")}
-        return [
-            part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))
-        ]
+        parts = []
+        for name in (f.name for f in fields(self) if f.name not in ("cell", "jobs")):
+            value = getattr(self, name)
+            if value is not None:
+                values = value if isinstance(value, tuple) else (value,)
+                parts += [f"--{name}", *map(str, values)]
+        return parts
 
 
 def train_start(options: StudyOptions, console: Console) -> None:

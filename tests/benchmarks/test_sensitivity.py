@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import tyro
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
@@ -290,3 +291,21 @@ def test_tables_and_figures_of_what_is_missing():
     ]
     assert "<svg" in accuracy_figure(passes, models)
     assert json.dumps(models[2]) == '{"arm": "c"}'
+
+
+def test_variants_that_are_asked_for_reach_the_cells_command(tmp_path):
+    options = Options(variants=("no_refresh", "few_k2"), out=tmp_path)
+    assert options.chosen == ("no_refresh", "few_k2")
+    again = tyro.cli(Options, args=options.arguments())
+    assert again == options
+
+
+def test_all_variants_are_made_unless_some_are_asked_for():
+    assert Options().chosen == tuple(VARIANTS)
+    assert Options(scale="smoke").chosen == sensitivity.SMOKE
+
+
+@pytest.mark.parametrize(("variants", "problem"), [(("nope",), "nope"), ((), "must not be empty")])
+def test_variants_that_do_not_exist_are_refused(variants, problem):
+    with pytest.raises(ValueError, match=problem):
+        Options(variants=variants)
