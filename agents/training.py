@@ -40,7 +40,7 @@ CURVE_KEYS = {
 `solved`, the ids of tasks, and `alarms`, if there are any."""
 
 
-class SolvedTasks(BaseCallback):
+class SolvedTasks(BaseCallback):  # type: ignore[misc]  # its package has no types
     """Remembers which tasks the newest rollout solved."""
 
     def __init__(self) -> None:
