@@ -8,9 +8,10 @@ from typing import Any
 
 from agents.config import PipelineConfig
 from benchmarks.crossed import share_of_gain
-from benchmarks.study.curves import learning_curves, pass_figure, seconds_of, solved_share
+from benchmarks.study.curves import AXES, color_of, learning_curves, pass_figure, seconds_of, solved_share
 from benchmarks.study.page import write_study
 from benchmarks.study.passes import (
+    DECODINGS,
     SAMPLED,
     Rates,
     about_intervals,
@@ -84,12 +85,7 @@ def write_report(
         ]
         measured += [{"measure": "seconds", "stage": k, "value": v} for k, v in seconds_of(folders).items()]
         rows += [{"regime": regime, **row} for row in measured]
-        trained = [arm for arm in arms if arm != "sft"]
-        curves = learning_curves(folders, trained, config.rl.rollouts_per_iteration)
-        pictures += [
-            Picture(title=f"{regime}: pass@1", name=f"{regime}-pass", svg=pass_figure(measured, arms)),
-            Picture(title=f"{regime}: learning curves", name=f"{regime}-curves", svg=curves),
-        ]
+        pictures += regime_pictures(regime, measured, arms, folders, config.rl.rollouts_per_iteration)
         tables += regime_tables(regime, measured, arms, len(folders))
     return write_study(
         out,
@@ -101,6 +97,35 @@ def write_report(
         command=f"python -m benchmarks.ablation --scale {config.scale}",
         settings=asdict(config),
     )
+
+
+def regime_pictures(
+    regime: str,
+    rows: Sequence[Mapping[str, Any]],
+    arms: Sequence[str],
+    folders: Sequence[Path],
+    rollouts: int,
+) -> list[Picture]:
+    """One regime's plots; an arm has the same colour in all of them."""
+    looks = color_of(arms)
+    return [
+        *(
+            Picture(
+                title=f"{regime}: pass@1, {decoding}",
+                name=f"{regime}-{decoding}",
+                svg=pass_figure(rows, looks, decoding),
+            )
+            for decoding in DECODINGS
+        ),
+        *(
+            Picture(
+                title=f"{regime}: learning over {over}",
+                name=f"{regime}-{over}",
+                svg=learning_curves(folders, looks, rollouts, over=over),
+            )
+            for over in AXES
+        ),
+    ]
 
 
 def measure(

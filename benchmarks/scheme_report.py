@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agents.config import PipelineConfig
 from agents.evaluation import EvaluationRow, read_evaluation
-from benchmarks.study.curves import error_bars, learning_curves, read_curves
+from benchmarks.study.curves import AXES, SIZE, color_of, error_bars, learning_curves, read_curves
 from benchmarks.study.page import write_study
 from benchmarks.study.passes import SAMPLED, about_intervals, as_cell, pass_rows, read_rates
 from codegym.episode import is_neutral
 from prm.alignment import split_lines
-from prm.plots import BLUE, plain_axes, to_svg
+from prm.plots import BLUE, GREY, plain_axes, to_svg
 from prm.report.page import Picture, Table, number
 
 WATCHED = ("success_rate", "reward", "score_on_failing", "gap")
@@ -55,8 +56,16 @@ def write_report(out: Path, folders: Sequence[Path], arms: Sequence[str], config
             f"{rollouts} programs. `baseline` is pass_fail. {about_intervals(len(folders))}",
         ],
         pictures=[
-            Picture(title="pass@1 and lines per program", name="schemes", svg=overview(passes, signs, arms)),
-            Picture(title="Learning curves", name="curves", svg=learning_curves(folders, trained, rollouts)),
+            Picture(title="pass@1", name="passes", svg=rate_figure(passes, arms)),
+            Picture(title="Lines per program", name="lines", svg=line_figure(passes, signs, arms)),
+            *(
+                Picture(
+                    title=f"Learning over {over}",
+                    name=over,
+                    svg=learning_curves(folders, color_of(trained), rollouts, over=over),
+                )
+                for over in AXES
+            ),
         ],
         tables=[pass_table(passes, arms), sign_table(signs)],
         rows=[*passes, *signs],
@@ -164,25 +173,36 @@ def sign_table(signs: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def overview(
+def rate_figure(passes: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> str:
+    """pass@1 over all tasks with its interval, a row per scheme, the best on top; as SVG."""
+    rates = by_rate(passes, arms)[::-1]
+    figure, axes = _rows([row["arm"] for row in rates])
+    bars = {"elinewidth": 0.8, "capsize": 2}
+    values = [row["value"] for row in rates]
+    axes.barh(range(len(rates)), values, xerr=error_bars(rates), color=BLUE, error_kw=bars)
+    axes.set_xlabel(f"sampled pass@1, {passes[-1]['horizons']} steps, 95 % intervals")
+    return to_svg(figure)
+
+
+def line_figure(
     passes: Sequence[Mapping[str, Any]], signs: Sequence[Mapping[str, Any]], arms: Sequence[str]
 ) -> str:
-    """pass@1 over all tasks with its interval, and lines per program, a row per scheme; as SVG."""
-    rates = by_rate(passes, arms)[::-1]
-    names, values = [row["arm"] for row in rates], [row["value"] for row in rates]
+    """Lines per program, the schemes in the same order; as SVG."""
+    names = [row["arm"] for row in by_rate(passes, arms)[::-1]]
     lines = {row["arm"]: row["lines"] for row in signs if "lines" in row}
-    figure = Figure(figsize=(10, 1.2 + 0.28 * len(rates)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    bars = {"elinewidth": 0.8, "capsize": 2}
-    left.barh(range(len(rates)), values, xerr=error_bars(rates), color=BLUE, error_kw=bars)
-    right.barh(range(len(rates)), [lines.get(name, np.nan) for name in names], color="#bbbbbb")
-    left.set_yticks(range(len(rates)), names)
-    left.set_xlabel(f"sampled pass@1, {passes[-1]['horizons']} steps")
-    right.set_xlabel("lines per program")
-    for axes in (left, right):
-        plain_axes(axes)
-        axes.grid(axis="x", alpha=0.25)
+    figure, axes = _rows(names)
+    axes.barh(range(len(names)), [lines.get(name, np.nan) for name in names], color=GREY)
+    axes.set_xlabel("lines per sampled test program")
     return to_svg(figure)
+
+
+def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set_yticks(range(len(names)), names)
+    plain_axes(axes)
+    axes.grid(axis="x", alpha=0.25)
+    return figure, axes
 
 
 def _all(config: PipelineConfig) -> tuple[int, int]:

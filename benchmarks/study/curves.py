@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,10 +14,16 @@ from agents.training import CURVE
 from codegym.storage import read_rows
 from prm.plots import plain_axes, running_mean, to_svg
 
+Axis: TypeAlias = Literal["programs", "seconds"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+Look: TypeAlias = Mapping[str, Any]
+"""How an arm's line is drawn, as matplotlib's keywords."""
+SIZE = (5.2, 3.9)
+"""Of one plot in inches: two stand beside each other on a screen, one on a phone."""
 COLORS = ("#8a8a8a", "#4477aa", "#ee7733", "#aa3377", "#cc3311", "#228833", "#66ccee", "#bbaa33", "#000000")
 
 
-def color_of(arms: Sequence[str]) -> dict[str, Any]:
+def color_of(arms: Sequence[str]) -> dict[str, Look]:
     """A colour for every arm; more arms than colours share them, with another line each."""
     return {
         arm: {"color": COLORS[place % len(COLORS)], "ls": ("-", "--", ":")[place // len(COLORS) % 3]}
@@ -31,37 +37,36 @@ def read_curves(folders: Iterable[Path], arm: str) -> list[list[dict[str, Any]]]
     return [curve for curve in curves if curve]
 
 
-def learning_curves(
-    folders: Sequence[Path], arms: Sequence[str], rollouts: int, key: str = "success_rate"
-) -> str:
-    """A number of the training programs over programs written, and over seconds; means over seeds, as SVG.
+def learning_curves(folders: Sequence[Path], looks: Mapping[str, Look], rollouts: int, *, over: Axis) -> str:
+    """Training pass rate over programs written, or over seconds; means over seeds, as SVG.
 
     A curve ends where the shortest of its seeds does.
 
     Args:
         folders: Run folders, one per seed.
-        arms: Which to draw.
+        looks: Arms to draw, from `color_of`.
         rollouts: Programs per iteration.
-        key: Column of the curves.
+        over: What the horizontal axis counts.
     """
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    looks = color_of(arms)
-    for arm in arms:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    for arm, look in looks.items():
         curves = read_curves(folders, arm)
         if not curves:
             continue
         shortest = min(map(len, curves))
-        mean = running_mean(np.array([[row[key] for row in c[:shortest]] for c in curves]).mean(axis=0))
-        seconds = np.array([[row["seconds"] for row in c[:shortest]] for c in curves]).cumsum(axis=1)
-        left.plot(rollouts * np.arange(1, shortest + 1), mean, lw=1.6, label=arm, **looks[arm])
-        right.plot(seconds.mean(axis=0), mean, lw=1.6, **looks[arm])
-    left.set_xlabel("training programs")
-    right.set_xlabel("seconds of training, without what came before the arm")
-    left.set_ylabel("training pass rate")
-    _legend(figure, left)
-    for axes in (left, right):
-        plain_axes(axes)
+        rates = np.array([[row["success_rate"] for row in curve[:shortest]] for curve in curves])
+        places = rollouts * np.arange(1, shortest + 1)
+        if over == "seconds":
+            seconds = np.array([[row["seconds"] for row in curve[:shortest]] for curve in curves])
+            places = seconds.cumsum(axis=1).mean(axis=0)
+        axes.plot(places, running_mean(rates.mean(axis=0)), lw=1.6, label=arm, **look)
+    axes.set_xlabel(
+        "training programs" if over == "programs" else "seconds of training, without what came before the arm"
+    )
+    axes.set_ylabel("training pass rate")
+    _legend(figure, axes)
+    plain_axes(axes)
     return to_svg(figure)
 
 
@@ -81,34 +86,36 @@ def seconds_of(folders: Sequence[Path]) -> dict[str, float]:
     return {stage: float(np.mean(seconds)) for stage, seconds in spent.items()}
 
 
-def pass_figure(
-    rows: Sequence[Mapping[str, Any]], arms: Sequence[str], decodings: Sequence[str] = ("sampled", "greedy")
-) -> str:
-    """pass@1 of every arm by bucket of horizons, with intervals, one panel per decoding; as SVG."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(decodings), sharey=True))
-    looks = color_of(arms)
-    for axes, decoding in zip(panels, decodings, strict=True):
-        mine = [row for row in rows if row["measure"] == "pass" and row["decoding"] == decoding]
-        buckets = list(dict.fromkeys(row["horizons"] for row in mine))
-        width = 0.8 / len(arms)
-        for place, arm in enumerate(arms):
-            found = [row for row in mine if row["arm"] == arm]
-            axes.bar(
-                [buckets.index(row["horizons"]) + (place - (len(arms) - 1) / 2) * width for row in found],
-                [row["value"] for row in found],
-                width * 0.9,
-                yerr=error_bars(found),
-                color=looks[arm]["color"],
-                label=arm,
-                error_kw={"elinewidth": 0.8, "capsize": 1.5},
-            )
-        axes.set_xticks(range(len(buckets)), buckets)
-        axes.set_xlabel("steps the task asks for")
-        axes.set_title(f"{decoding}, 95 % intervals", fontsize=10)
-        plain_axes(axes)
-    panels[0].set_ylabel("pass@1, held-out tasks")
-    _legend(figure, panels[0])
+def pass_figure(rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Look], decoding: str) -> str:
+    """pass@1 of every arm by bucket of horizons, with intervals; as SVG.
+
+    Args:
+        rows: From `benchmarks.study.passes.pass_rows`.
+        looks: Arms to draw, from `color_of`.
+        decoding: "sampled" or "greedy".
+    """
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    mine = [row for row in rows if row["measure"] == "pass" and row["decoding"] == decoding]
+    buckets = list(dict.fromkeys(row["horizons"] for row in mine))
+    width = 0.8 / max(1, len(looks))
+    for place, (arm, look) in enumerate(looks.items()):
+        found = [row for row in mine if row["arm"] == arm]
+        axes.bar(
+            [buckets.index(row["horizons"]) + (place - (len(looks) - 1) / 2) * width for row in found],
+            [row["value"] for row in found],
+            width * 0.9,
+            yerr=error_bars(found),
+            color=look["color"],
+            label=arm,
+            error_kw={"elinewidth": 0.8, "capsize": 1.5},
+        )
+    axes.set_xticks(range(len(buckets)), buckets)
+    axes.set_xlabel("steps the task asks for")
+    axes.set_ylabel("pass@1, held-out tasks, 95 % intervals")
+    axes.set_ylim(0, 1)
+    plain_axes(axes)
+    _legend(figure, axes)
     return to_svg(figure)
 
 
@@ -123,4 +130,4 @@ def _legend(figure: Figure, axes: Axes) -> None:
     """Below the figure, where however many arms hide nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

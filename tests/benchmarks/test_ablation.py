@@ -105,7 +105,9 @@ def test_the_report_holds_every_arm_of_every_regime(tmp_path, cells):
     assert "minus that of a baseline that trained as many seconds as both took" in text
     assert "95 % intervals over 2 seeds and the tasks (crossed bootstrap); so few seeds" in text
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
-        f"{regime}-{name}.svg" for regime in ("sparse", "mixed") for name in ("pass", "curves")
+        f"{regime}-{name}.svg"
+        for regime in ("sparse", "mixed")
+        for name in ("sampled", "greedy", "programs", "seconds")
     }
     rows = list(read_rows(tmp_path / "rows.jsonl"))
     assert {row["regime"] for row in rows} == {"sparse", "mixed"}

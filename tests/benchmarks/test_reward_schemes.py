@@ -11,7 +11,16 @@ from agents.stages.rl import _scheme
 from benchmarks import reward_schemes
 from benchmarks.ablation import cell_config
 from benchmarks.reward_schemes import ARMS, SMOKE, arms_of, stages
-from benchmarks.scheme_report import by_rate, drift, overview, pass_table, shape, sign_table, write_report
+from benchmarks.scheme_report import (
+    by_rate,
+    drift,
+    line_figure,
+    pass_table,
+    rate_figure,
+    shape,
+    sign_table,
+    write_report,
+)
 from codegym.episode import Episode
 from codegym.rewards import REWARD_SCHEMES, is_ordered
 from codegym.rewards.assignment import FORMS
@@ -135,7 +144,8 @@ def test_the_best_arm_comes_first_and_missing_ones_are_left_out():
                           "sampled gain over baseline"]  # fmt: skip
     assert table.rows[0] == ["high", *["0.600 [0.500, 0.700]"] * 4, "-"]
     signs = [{"arm": "low", "lines": 2.0}, {"arm": "high"}]
-    assert "<svg" in overview(rows, signs, arms)
+    assert "<svg" in rate_figure(rows, arms)
+    assert "<svg" in line_figure(rows, signs, arms)
     assert sign_table(signs).rows[1] == ["high", *["-"] * 10]
     as_text(sign_table(signs))
 
@@ -157,4 +167,4 @@ def test_the_report(tmp_path, cells):
     (sign,) = [r for r in rows if r["measure"] == "signs" and r["arm"] == "process_mean"]
     assert (sign["lines"], sign["neutral"]) == (2.0, 1.0)
     assert sign["success_rate_rise"] == pytest.approx(0.4)
-    assert (tmp_path / "report.html").read_text().count("<img") == 2
+    assert (tmp_path / "report.html").read_text().count("<img") == 4

@@ -52,10 +52,21 @@ def test_curves_of_unequal_seeds_and_missing_arms_are_drawn(tmp_path, cells):
     cells.write_curve(tmp_path / "1/both", columns, n=3)
     folders = [tmp_path / "0", tmp_path / "1"]
     assert [len(curve) for curve in read_curves(folders, "both")] == [5, 3]
-    drawn = learning_curves(folders, ["both", "absent"], 32)
+    looks = color_of(["both", "absent"])
+    drawn = learning_curves(folders, looks, 32, over="programs")
     assert "training programs" in drawn
-    assert drawn == learning_curves(folders, ["both", "absent"], 32)
-    assert "<svg" in learning_curves(folders, ["absent"], 32)
+    assert drawn == learning_curves(folders, looks, 32, over="programs")
+    assert "seconds of training" in learning_curves(folders, looks, 32, over="seconds")
+    assert "<svg" in learning_curves(folders, color_of(["absent"]), 32, over="programs")
+
+
+def test_an_arm_keeps_its_colour_whichever_others_are_drawn(tmp_path, cells):
+    cells.write_curve(tmp_path / "0/both", {"success_rate": lambda i: 0.1, "seconds": lambda i: 1.0}, n=3)
+    looks = color_of(["sft", "baseline", "both"])
+    drawn = learning_curves([tmp_path / "0"], looks, 32, over="programs")
+    assert looks["both"]["color"] in drawn
+    assert looks["both"]["color"] in pass_figure([rates("both", 0.5, 0.2, 0.6)], looks, "sampled")
+    assert looks["baseline"]["color"] not in drawn
 
 
 def rates(arm, value, low, high, decoding="sampled"):
@@ -72,9 +83,9 @@ def test_error_bars_are_distances():
 
 def test_bars_of_missing_arms_and_undefined_intervals_are_left_out():
     rows = [rates("a", 0.5, 0.2, 0.6), rates("b", NAN, NAN, NAN)]
-    figure = pass_figure(rows, ["a", "b", "absent"])
+    figure = pass_figure(rows, color_of(["a", "b", "absent"]), "sampled")
     assert "<svg" in figure
-    assert figure != pass_figure(rows, ["a", "b"])
+    assert figure != pass_figure(rows, color_of(["a", "b"]), "sampled")
 
 
 HOSTILE = '<script>alert("x")</script>|\x1b[31m'
