@@ -8,7 +8,15 @@ from typing import Any
 
 from agents.config import PipelineConfig
 from benchmarks.crossed import share_of_gain
-from benchmarks.study.curves import AXES, color_of, learning_curves, pass_figure, seconds_of, solved_share
+from benchmarks.study.curves import (
+    AXES,
+    Look,
+    color_of,
+    learning_curves,
+    pass_figure,
+    seconds_of,
+    solved_share,
+)
 from benchmarks.study.page import write_study
 from benchmarks.study.passes import (
     DECODINGS,
@@ -69,6 +77,7 @@ def write_report(
         config: Settings that all cells share.
         lengths: Tokens of each test task's reference.
     """
+    every = color_of(list(dict.fromkeys(arm for arms in arms_of.values() for arm in arms)))
     rows: list[dict[str, Any]] = []
     pictures: list[Picture] = []
     tables: list[Table] = []
@@ -85,7 +94,8 @@ def write_report(
         ]
         measured += [{"measure": "seconds", "stage": k, "value": v} for k, v in seconds_of(folders).items()]
         rows += [{"regime": regime, **row} for row in measured]
-        pictures += regime_pictures(regime, measured, arms, folders, config.rl.rollouts_per_iteration)
+        looks = {arm: every[arm] for arm in arms}
+        pictures += regime_pictures(regime, measured, looks, folders, config.rl.rollouts_per_iteration)
         tables += regime_tables(regime, measured, arms, len(folders))
     return write_study(
         out,
@@ -102,12 +112,11 @@ def write_report(
 def regime_pictures(
     regime: str,
     rows: Sequence[Mapping[str, Any]],
-    arms: Sequence[str],
+    looks: Mapping[str, Look],
     folders: Sequence[Path],
     rollouts: int,
 ) -> list[Picture]:
-    """One regime's plots; an arm has the same colour in all of them."""
-    looks = color_of(arms)
+    """One regime's plots."""
     return [
         *(
             Picture(
