@@ -49,7 +49,7 @@ def write_report(
     passes = pass_rows(rates, horizons, arms, pairs, [bucket])
     models = [
         {"measure": "model", "arm": arm, **found}
-        for arm in ("both", *variants)
+        for arm in ("both", "dense", *variants)
         if (found := model_of(out, base, arm, seeds))
     ]
     return write_study(
