@@ -16,6 +16,7 @@ Rates: TypeAlias = dict[tuple[str, str], Passes]
 SAMPLED, GREEDY = "sampled", "greedy"
 DECODINGS = (SAMPLED, GREEDY)
 FEW_SEEDS = 5
+"""With fewer, a report says that its intervals show little of how seeds differ."""
 
 
 def read_rates(files: Iterable[Path]) -> tuple[Rates, dict[str, int]]:
