@@ -21,14 +21,18 @@ from prm.config import PRMConfig
 from prm.selection import SelectionConfig
 
 LabelSource = Literal["reference", "binary_search", "full_scan"]
+LabelPolicies = Literal["checkpoints", "start"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
     """Which programs are labelled, and how."""
 
-    checkpoints: int = 4  # of the RL baseline, evenly spaced, that programs are collected from
-    programs_per_task: int = 1  # drawn per checkpoint and training task
+    # whose programs are labelled: the RL baseline's checkpoints', as in the paper, or the starting policy's,
+    # which does without the baseline's run
+    policies: LabelPolicies = "checkpoints"
+    checkpoints: int = 4  # of the RL baseline that are kept, evenly spaced
+    programs_per_task: int = 1  # drawn per policy and training task
     source: LabelSource = (
         "reference"  # what the PRM learns from; the others need no reference, binary_search is the paper's
     )
@@ -46,6 +50,7 @@ class LabelConfig:
         if self.audited < 0:
             raise ValueError(f"audited must not be negative, got {self.audited}")
         check_name(self.source, get_args(LabelSource), "label source")
+        check_name(self.policies, get_args(LabelPolicies), "policies to label")
 
 
 @dataclass(frozen=True, kw_only=True)

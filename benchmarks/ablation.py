@@ -2,13 +2,13 @@
 
 Every arm of a seed starts from the same policy, draws the same tasks in the same order and takes the same
 number of rollouts and updates. `baseline_long` gets as many more iterations as PSGPO's labels, PRM and pay
-cost in seconds, the baseline run that the labels came from included. The arm that stands for PSGPO is
+cost in seconds, the baseline run included where the labels came from it. The arm that stands for PSGPO is
 chosen by its pass rate on the validation split, before any test task is read.
 
 A cell is a regime and a seed. `benchmarks.sensitivity` goes on from the cells of the sparse regime.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from agents.config import SCALES, PipelineConfig
+from agents.config import SCALES, LabelPolicies, PipelineConfig
 from agents.progress import Report
 from agents.stages import STAGES, Context, Stage
 from agents.stages.context import Metrics
@@ -51,6 +51,9 @@ ARMS_OF = {
     "sparse": tuple(ARMS),
     "mixed": ("sft", "baseline", "both", "oracle", "baseline_long"),
 }
+LABELLED: Mapping[str, LabelPolicies] = {"sparse": "start", "mixed": "checkpoints"}
+"""Whose programs the reward model learns from. A baseline that hardly ever passes stays where it starts, so
+in the sparse regime its run is not needed; the start writes as many programs as its checkpoints would."""
 CANDIDATES = ("dense", "value", "both")
 """Arms that may stand for PSGPO."""
 LABELS = ("collect", "label", "prm")
@@ -62,13 +65,21 @@ class Options(StudyOptions):
     """Measure what dense reward, value initialisation and both add to the RL baseline."""
 
     out: Path = OUT
+    regimes: tuple[str, ...] | None = None  # only these; sparse among them, where the arm is chosen
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.regimes or ():
+            check_name(name, REGIMES[self.scale], "regime")
+        if self.regimes is not None and "sparse" not in self.regimes:
+            raise ValueError(f"regimes must include 'sparse', got {self.regimes}")
 
 
 def main() -> None:
     """Run what has not finished and print the tables."""
     options = tyro.cli(Options, prog="python -m benchmarks.ablation")
     disable_progress_bar()
-    cells, console = cell_names(options.scale), Console(stderr=True)
+    cells, console = cell_names(options.scale, options.regimes), Console(stderr=True)
     if options.cell is not None:
         check_name(options.cell, cells, "cell")
     train_start(options, console)
@@ -82,21 +93,22 @@ def main() -> None:
     print(write_report(options.out, cells, ARMS_OF, choice, config, reference_tokens(options, config)))
 
 
-def cell_names(scale: str) -> list[str]:
+def cell_names(scale: str, regimes: Sequence[str] | None = None) -> list[str]:
     """All cells, seed by seed: a study that is cut short has whole seeds of every regime."""
-    return [f"{regime}/{seed}" for seed in range(SEEDS[scale]) for regime in REGIMES[scale]]
+    return [f"{regime}/{seed}" for seed in range(SEEDS[scale]) for regime in regimes or REGIMES[scale]]
 
 
 def cell_config(scale: str, regime: str, seed: int) -> PipelineConfig:
     """Settings of one cell: the main job's, other tasks, another length and seed, one thread."""
-    config = SCALES[scale]
+    config, policies = SCALES[scale], LABELLED[regime]
+    draws = config.label.programs_per_task * (config.label.checkpoints if policies == "start" else 1)
     return replace(
         config,
         seed=seed,
         threads=1,
         rl_horizons=REGIMES[scale][regime],
         rl=replace(config.rl, n_iterations=ITERATIONS[scale]),
-        label=replace(config.label, audited=0),
+        label=replace(config.label, audited=0, policies=policies, programs_per_task=draws),
     ).with_seed()
 
 
@@ -130,10 +142,12 @@ def _train(context: Context, report: Report, arm: Arm) -> Metrics:
 
 def equal_iterations(context: Context) -> int:
     """Iterations of the baseline that take as many seconds as all that the arm "both" needed."""
-    spent = {
-        name: float((context.run.finished(name) or {})["seconds"]) for name in ("baseline", *LABELS, "both")
-    }
-    return round(context.config.rl.n_iterations * sum(spent.values()) / spent["baseline"])
+    needed = (*LABELS, "both")
+    if context.config.label.policies == "checkpoints":
+        needed = ("baseline", *needed)
+    seconds = {name: float((context.run.finished(name) or {})["seconds"]) for name in ("baseline", *needed)}
+    total = sum(seconds[name] for name in needed)
+    return round(context.config.rl.n_iterations * total / seconds["baseline"])
 
 
 def _validate(context: Context, report: Report) -> Metrics:

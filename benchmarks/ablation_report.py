@@ -229,8 +229,8 @@ def regime_tables(
             title=f"{regime}: seconds per seed",
             head=list(ledger),
             rows=[[f"{seconds:.0f}" for seconds in ledger.values()]] if ledger else [],
-            note="One thread per run, two runs at a time. baseline_long has as many seconds as baseline, "
-            "collect, label, prm and both together.",
+            note="One thread per run, two runs at a time. baseline_long has as many seconds as collect, "
+            "label, prm and both together, and baseline too where its checkpoints' programs were labelled.",
         ),
     ]
 

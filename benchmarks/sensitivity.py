@@ -2,9 +2,9 @@
 
 A variant differs from another one, or from an arm of the ablation, in one thing: the form of the dense
 reward, its unit or weight, the head, the selection, the size of the reward model, the refresh, the labels'
-source, their K and temperature, the policies whose programs are labelled. It takes over what the ablation's
-cell has made up to that point and makes the rest anew. Labels by completion cost too much to refresh with,
-so they are compared without refresh and on the programs of one checkpoint alone.
+source, their K, temperature and completer, the policies whose programs are labelled. It takes over what the
+ablation's cell has made up to that point and makes the rest anew. Labels by completion cost too much to
+refresh with, so they are compared without refresh and on a quarter of the programs.
 
 A cell is a variant and a seed. The ablation must have made the reward models of its sparse regime; its arms
 stand beside the variants once it has tested them.
@@ -13,7 +13,6 @@ stand beside the variants once it has tested them.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -29,9 +28,10 @@ from agents.checkpoint import whole_folder
 from agents.config import PipelineConfig
 from agents.progress import Report
 from agents.stages import STAGES, Context, Stage
-from agents.stages.context import Metrics
+from agents.stages.context import Metrics, load_sampler
 from agents.stages.evaluate import evaluate_arms
 from agents.stages.labels import LABELS as LABELS_FILE
+from agents.stages.labels import label_programs
 from agents.stages.prm import held_out, quality, train_reward_model
 from agents.stages.rl import Arm, train_arm
 from benchmarks.ablation import ARMS as ABLATION_ARMS
@@ -60,8 +60,7 @@ class Variant:
         shares: The last stage of the ablation's cell that it takes over.
         settings: What is set otherwise than in the ablation.
         arm: How it trains; its name is the variant's.
-        checkpoint: The one policy that programs are collected from, "start" or "last"; None: all that the
-            baseline has kept.
+        completer: The ablation's arm whose policy completes the prefixes; None: the policy that wrote them.
         prm_layers: Layers of the reward model; None: as many as the policy has.
     """
 
@@ -70,7 +69,7 @@ class Variant:
     shares: str = "prm"
     settings: Callable[[PipelineConfig], PipelineConfig] = lambda config: config
     arm: Arm = BOTH
-    checkpoint: Literal["start", "last"] | None = None
+    completer: str | None = None
     prm_layers: int | None = None
 
 
@@ -84,17 +83,15 @@ def label(**changes: object) -> Callable[[PipelineConfig], PipelineConfig]:
     return lambda config: replace(config, label=replace(config.label, **changes))  # type: ignore[arg-type]
 
 
-def few(
-    varies: str, against: str, checkpoint: Literal["start", "last"] = "last", **changes: object
-) -> Variant:
-    """Labels of one policy's programs, by completion or, without changes, exact."""
+def few(varies: str, against: str, completer: str | None = None, **changes: object) -> Variant:
+    """Labels of one program per task, by completion or, without changes, exact."""
     return Variant(
         varies=varies,
         against=against,
         shares="baseline",
-        settings=label(**changes),
+        settings=label(programs_per_task=1, **changes),
         arm=STILL,
-        checkpoint=checkpoint,
+        completer=completer,
     )
 
 
@@ -122,13 +119,16 @@ VARIANTS: Mapping[str, Variant] = {
     "one_layer": Variant(
         varies="reward model of one layer", against="dense", shares="label", arm=DENSE, prm_layers=1
     ),
-    "few_exact": few("labels of the last checkpoint's programs alone", "no_refresh"),
+    "from_checkpoints": Variant(
+        varies="labels of programs of the baseline's checkpoints",
+        shares="baseline",
+        settings=label(policies="checkpoints", programs_per_task=1),
+    ),
+    "few_exact": few("labels of a quarter of the programs", "no_refresh"),
     "few_k8": few("labels by completion", "few_exact", source="binary_search"),
     "few_k2": few("two completions of a prefix", "few_k8", source="binary_search", k=2),
     "few_cool": few("completions at temperature 0.5", "few_k8", source="binary_search", temperature=0.5),
-    "few_from_start": few(
-        "programs and completions of the starting policy", "few_k8", "start", source="binary_search"
-    ),
+    "few_by_trained": few("completions of the policy of 'both'", "few_k8", "both", source="binary_search"),
 }
 """One thing changed each, by name."""
 SMOKE = ("no_refresh", "one_layer", "few_k2")
@@ -176,7 +176,7 @@ def check_base(options: Options, seeds: Iterable[int]) -> None:
     """Refuse to begin where the ablation has not made what the variants part from.
 
     Raises:
-        FileNotFoundError: If a seed's baseline, labels or reward model are missing.
+        FileNotFoundError: If a seed's baseline, labels, reward model or an arm that completes are missing.
         RunFolderError: If they were made with other settings.
     """
     for seed in seeds:
@@ -187,6 +187,9 @@ def check_base(options: Options, seeds: Iterable[int]) -> None:
                 f"{base} has not finished {list(MADE_BY)[len(made)]!r}: run python -m benchmarks.ablation "
                 f"--scale {options.scale} --out {options.base} first"
             )
+        for arm in {VARIANTS[name].completer for name in options.chosen} - {None}:
+            if not (base / f"stages/{arm}.json").exists():
+                raise FileNotFoundError(f"{base} has not finished the arm {arm!r}, whose policy completes")
 
 
 def run_cell(options: Options, cell: str) -> None:
@@ -195,42 +198,37 @@ def run_cell(options: Options, cell: str) -> None:
     variant, config = VARIANTS[name], cell_config(options.scale, REGIME, int(seed))
     base = options.base / REGIME / seed
     links = finished_links(base, config, variant.shares)
-    if variant.checkpoint is not None:
-        links = [only_checkpoint(base, variant.checkpoint, options.start_folder)]
     with open_cell(
         options.out / cell, variant.settings(config), [{"sft": options.start_folder}, *links]
     ) as context:
-        run_missing(context, stages(name, variant, base / LABELS_FILE))
+        run_missing(context, stages(name, variant, base))
 
 
-def only_checkpoint(base: Path, which: str, start: Path) -> dict[str, Path]:
-    """The baseline as one whose only kept policy is its last one, or the start."""
-    if which == "start":
-        name, policy = "step-0", start
-    else:
-        steps = (base / "baseline").glob("step-*")
-        policy = max(steps, key=lambda step: int(step.name.split("-")[1]))
-        name = policy.name
-    return {f"baseline/{name}": policy, "stages/baseline.json": base / "stages" / "baseline.json"}
-
-
-def stages(name: str, variant: Variant, labels: Path) -> dict[str, Stage]:
+def stages(name: str, variant: Variant, base: Path) -> dict[str, Stage]:
     """The stages of a cell, in order.
 
     Args:
         name: The variant's.
         variant: What it is.
-        labels: The ablation's labels, on whose held-out programs all reward models are measured.
+        base: The ablation's cell, on whose held-out labelled programs all reward models are measured.
     """
     works = {stage: Stage(work=STAGES[stage].work) for stage in ("baseline", *LABELS)}
+    if variant.completer is not None:
+        policy = base / variant.completer / "policy"
+        works["label"] = Stage(work=lambda context, report: _label(context, report, policy))
     if variant.prm_layers is not None:
         layers = variant.prm_layers
         works["prm"] = Stage(work=lambda context, report: _small_model(context, report, layers))
-    works[ACCURACY] = Stage(work=lambda context, report: _measure(context, report, labels))
+    works[ACCURACY] = Stage(work=lambda context, report: _measure(context, report, base / LABELS_FILE))
     arm = replace(variant.arm, name=name)
     works[name] = Stage(work=lambda context, report: train_arm(context, report, arm))
     works["test"] = Stage(work=lambda context, report: _test(context, report, name))
     return works
+
+
+def _label(context: Context, report: Report, policy: Path) -> Metrics:
+    """Label by completions of another policy than the one that wrote the programs."""
+    return label_programs(context, report, load_sampler(context, policy)[0])
 
 
 def _small_model(context: Context, report: Report, n_layers: int) -> Metrics:

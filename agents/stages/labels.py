@@ -1,4 +1,4 @@
-"""Stages collect and label: programs from the baseline's checkpoints, and a label per line."""
+"""Stages collect and label: programs of the baseline's checkpoints or of the start, and a label per line."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -93,17 +93,19 @@ def make_labeler(context: Context, completer: Completer | None = None) -> Labele
     )
 
 
-def checkpoints(context: Context) -> list[str]:
-    """Folders of the baseline's checkpoints, oldest first."""
+def policies_to_label(context: Context) -> list[str]:
+    """Folders of the policies whose programs are labelled; of the baseline's checkpoints, oldest first."""
+    if context.config.label.policies == "start":
+        return ["sft"]
     steps = (context.path / "baseline").glob("step-*")
     return [f"baseline/{step.name}" for step in sorted(steps, key=lambda step: int(step.name.split("-")[1]))]
 
 
 def collect_programs(context: Context, report: Report) -> Metrics:
-    """Sample and judge programs from every checkpoint into `programs.jsonl`."""
+    """Sample and judge programs of every policy to label into `programs.jsonl`."""
     config, path = context.config, context.path / PROGRAMS
     done = {program.program_id for program in read_programs(path)}
-    tasks, policies = context.train_tasks, checkpoints(context)
+    tasks, policies = context.train_tasks, policies_to_label(context)
     step, total, spent, drawn = 0, len(policies) * len(tasks), 0.0, 0
     for number, policy in enumerate(policies):
         sampler, tokenizer = load_sampler(context, context.path / policy)
@@ -138,8 +140,14 @@ def collect_programs(context: Context, report: Report) -> Metrics:
     }
 
 
-def label_programs(context: Context, report: Report) -> Metrics:
-    """Label every program into `labels.jsonl`, and some by the other source into `audit.jsonl`."""
+def label_programs(context: Context, report: Report, completer: Completer | None = None) -> Metrics:
+    """Label every program into `labels.jsonl`, and some by the other source into `audit.jsonl`.
+
+    Args:
+        context: The run.
+        report: Told about every chunk.
+        completer: Completes all programs, in labels by completion; None: each one's own policy does.
+    """
     config = context.config.label
     tasks = {task.task_id: task for task in context.train_tasks}
     programs = read_programs(context.path / PROGRAMS)
@@ -147,7 +155,7 @@ def label_programs(context: Context, report: Report) -> Metrics:
     total = len(programs) + len(audited)
     began = time.monotonic()
     label_to_file(
-        make_labeler(context),
+        make_labeler(context, completer),
         programs,
         tasks,
         context.path / LABELS,

@@ -125,6 +125,9 @@ def _plain_rare(value: Any, kind: type, depth: int) -> Any:
             return _plain(base(value), depth + 1)
     # Whoever holds such a value has loaded NumPy; this side need not.
     if (numpy := sys.modules.get("numpy")) and isinstance(value, (numpy.ndarray, numpy.generic)):
+        # Before it becomes a list: that alone can take seconds.
+        if value.size > MAX_NODES:
+            raise TooLargeError(f"an array of {value.size} items, more than {MAX_NODES}")
         plain = value.tolist()
         # Types that Python lacks, as long double, stay what they are.
         if type(plain) is not kind:

@@ -7,7 +7,7 @@ from agents.evaluation import EvaluationRow
 from agents.run_folder import open_run
 from agents.stages import STAGES, Context
 from agents.stages.evaluate import _choose
-from agents.stages.labels import _audited, checkpoints, make_labeler
+from agents.stages.labels import _audited, make_labeler, policies_to_label
 from agents.stages.rl import _summary
 from agents.stages.sft import corpus
 from agents.training import keep_rows
@@ -104,7 +104,13 @@ def test_sample_programs_are_three_different_ones():
 def test_checkpoints_are_found_oldest_first(context):
     for step in (20, 6, 13):
         (context.path / "baseline" / f"step-{step}").mkdir(parents=True)
-    assert checkpoints(context) == ["baseline/step-6", "baseline/step-13", "baseline/step-20"]
+    assert policies_to_label(context) == ["baseline/step-6", "baseline/step-13", "baseline/step-20"]
+
+
+def test_programs_of_the_start_alone_need_no_checkpoints(context):
+    label = replace(context.config.label, policies="start")
+    context.config = replace(context.config, label=label)
+    assert policies_to_label(context) == ["sft"]
 
 
 def test_the_corpus_of_a_bundled_source_is_its_own(context):

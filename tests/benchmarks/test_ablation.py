@@ -9,6 +9,7 @@ import pytest
 from agents.run_folder import RunFolder
 from benchmarks import ablation
 from benchmarks.ablation_report import SHARE, choose_arm, measure, summarise, write_report
+from codegym import UnknownNameError
 from codegym.storage import read_rows, write_json
 
 ARMS = ("sft", "baseline", "both", "oracle", "baseline_long")
@@ -131,11 +132,11 @@ def test_every_arm_is_trained_before_it_is_read_and_no_test_task_before_the_choi
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "full"])
-def test_cells_differ_in_tasks_and_seed_alone(scale):
+def test_cells_differ_in_tasks_labelled_policies_and_seed_alone(scale):
     sparse, mixed = (ablation.cell_config(scale, regime, 3) for regime in ("sparse", "mixed"))
     assert sparse.rl_horizons != mixed.rl_horizons
     assert sparse.seed == mixed.seed == sparse.prm.seed == 3
-    assert replace(sparse, rl_horizons=mixed.rl_horizons) == mixed
+    assert replace(sparse, rl_horizons=mixed.rl_horizons, label=mixed.label) == mixed
     assert ablation.cell_names(scale)[:3] == ["sparse/0", "mixed/0", "sparse/1"]
 
 
@@ -159,10 +160,26 @@ class Cell:
         self.run, self.config = run, config
 
 
-def test_the_long_baseline_gets_the_seconds_that_everything_else_took(tmp_path):
-    """Baseline 100 s; labels and PRM 10 + 20 + 30 s; the arm 140 s: 300 s are three times the baseline."""
+@pytest.mark.parametrize(("regime", "times"), [("mixed", 3), ("sparse", 2)])
+def test_the_long_baseline_gets_the_seconds_that_everything_else_took(regime, times, tmp_path):
+    """Labels and PRM 60 s, the arm 140 s: two baselines of 100 s; a third where it had to be run."""
     run = RunFolder(tmp_path)
     for name, seconds in {"baseline": 100, "collect": 10, "label": 20, "prm": 30, "both": 140}.items():
         run.finish(name, seconds=seconds, metrics={})
-    config = ablation.cell_config("small", "sparse", 0)
-    assert ablation.equal_iterations(Cell(run, config)) == 3 * config.rl.n_iterations
+    config = ablation.cell_config("small", regime, 0)
+    assert ablation.equal_iterations(Cell(run, config)) == times * config.rl.n_iterations
+
+
+def test_the_start_writes_as_many_programs_as_the_checkpoints():
+    sparse, mixed = (ablation.cell_config("small", regime, 0).label for regime in ("sparse", "mixed"))
+    assert (sparse.policies, mixed.policies) == ("start", "checkpoints")
+    assert sparse.programs_per_task == mixed.programs_per_task * mixed.checkpoints
+
+
+def test_a_study_of_one_regime_has_its_cells_alone(tmp_path):
+    assert ablation.cell_names("smoke", ("sparse",)) == ["sparse/0", "sparse/1"]
+    assert ablation.Options(regimes=("mixed", "sparse")).arguments()[-3:] == ["--regimes", "mixed", "sparse"]
+    with pytest.raises(UnknownNameError, match="unknown regime 'dense'"):
+        ablation.Options(regimes=("dense",))
+    with pytest.raises(ValueError, match=r"regimes must include 'sparse', got \('mixed',\)"):
+        ablation.Options(regimes=("mixed",))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +11,18 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agents.bundled import TinyModelConfig, make_tiny_model, train_tokenizer
 from agents.run_folder import RunFolder, RunFolderError, open_run
-from agents.stages.labels import checkpoints
+from agents.stages import STAGES, Context
 from agents.stages.rl import Arm
 from benchmarks import sensitivity
 from benchmarks.ablation import ARMS as ABLATION_ARMS
 from benchmarks.ablation import ARMS_OF, cell_config
-from benchmarks.sensitivity import VARIANTS, Options, Variant, check_base, only_checkpoint, stages
+from benchmarks.sensitivity import VARIANTS, Options, Variant, check_base, stages
 from benchmarks.sensitivity_report import accuracy_figure, join_rates, model_of, variant_table, write_report
-from benchmarks.study.base import MADE_BY, finished_links
-from benchmarks.study.cells import open_cell
+from benchmarks.study.base import MADE_BY
 from codegym import load_tasks
 from codegym.storage import append_rows, read_rows
+from codegym.testing import ScriptedJudge, judgement
+from prm.labeling import read_labels
 from prm.model import ProcessRewardModel
 
 CONFIG = cell_config("smoke", "sparse", 0)
@@ -35,7 +37,7 @@ def choices(name):
     variant = VARIANTS.get(name) or Variant(varies="", arm=ABLATION_ARMS[name])
     flat = flatten(asdict(variant.settings(config)))
     flat |= {f"arm.{key}": value for key, value in asdict(replace(variant.arm, name="")).items()}
-    return flat | {"checkpoint": variant.checkpoint, "prm_layers": variant.prm_layers}
+    return flat | {"completer": variant.completer, "prm_layers": variant.prm_layers}
 
 
 def flatten(settings, prefix=""):
@@ -52,11 +54,11 @@ CHANGED = {
     "paper_head": "prm.head",
     "revised_only": "selection.strategy",
     "one_layer": "prm_layers",
-    "few_exact": "checkpoint",
+    "few_exact": "label.programs_per_task",
     "few_k8": "label.source",
     "few_k2": "label.k",
     "few_cool": "label.temperature",
-    "few_from_start": "checkpoint",
+    "few_by_trained": "completer",
 }
 
 
@@ -66,6 +68,10 @@ def test_a_variant_differs_from_what_it_stands_against_in_one_thing(name):
     changed = {key for key in mine if mine[key] != other[key]}
     if name == "lambda_quarter":  # one weight for failing programs and one for passing ones
         assert changed == {"dense.lambda_fail", "dense.lambda_pass"}
+    elif name == "from_checkpoints":  # as many programs: one of each checkpoint in the place of the start's
+        assert changed == {"label.policies", "label.programs_per_task"}
+        label = cell_config("small", "sparse", 0).label
+        assert mine["label.checkpoints"] * mine["label.programs_per_task"] == label.programs_per_task
     else:
         assert changed == {CHANGED[name]}
 
@@ -80,12 +86,12 @@ def test_every_variant_stands_against_another_one_or_an_arm_of_the_ablation():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_makes_anew_what_its_change_reaches(name):
-    """Checkpoints and labels reach all that comes after, head and size the reward model, the rest the arm."""
-    change = CHANGED.get(name, "dense.lambda_fail")
-    begins = {"checkpoint": "baseline", "label": "baseline", "prm": "label", "selection": "label"}
+    """Programs and labels reach all that comes after, head and size the reward model, the rest the arm."""
+    change = "label.policies" if name == "from_checkpoints" else CHANGED.get(name, "dense.lambda_fail")
+    begins = {"completer": "baseline", "label": "baseline", "prm": "label", "selection": "label"}
     reached = begins.get(change.split(".")[0], "label" if change == "prm_layers" else "prm")
     assert VARIANTS[name].shares == reached
-    works = list(stages(name, VARIANTS[name], CONFIG))
+    works = list(stages(name, VARIANTS[name], Path("base")))
     assert works == ["baseline", "collect", "label", "prm", "accuracy", name, "test"]
 
 
@@ -132,22 +138,18 @@ def test_an_ablation_of_another_scale_is_refused(tmp_path):
     options = Options(scale="smoke", out=tmp_path / "o", base=tmp_path / "base")
     with pytest.raises(RunFolderError, match="scale 'small' instead of 'smoke'"):
         check_base(options, [0])
-    check_base(replace(options, scale="small"), [0])
+    check_base(replace(options, scale="small", variants=("no_refresh",)), [0])
 
 
-@pytest.mark.parametrize(
-    ("which", "name", "source"),
-    [("last", "step-10", "sparse/0/baseline/step-10"), ("start", "step-0", "start/sft")],
-)
-def test_a_cell_of_one_checkpoint_sees_no_other(which, name, source, tmp_path):
+def test_an_arm_that_completes_must_have_been_trained(tmp_path):
     base = make_base(tmp_path / "base")
-    links = only_checkpoint(base, which, tmp_path / "base/start/sft")
-    with open_cell(tmp_path / "cell", CONFIG, [{"sft": tmp_path / "base/start/sft"}, links]) as context:
-        assert checkpoints(context) == [f"baseline/{name}"]
-        assert (context.path / "baseline" / name).resolve() == tmp_path / "base" / source
-        assert context.run.finished("baseline") is not None
-        assert context.run.finished("collect") is None
-    assert len(finished_links(base, CONFIG, "prm")) == len(MADE_BY)
+    options = Options(scale="smoke", out=tmp_path / "o", base=tmp_path / "base", variants=("few_by_trained",))
+    with pytest.raises(FileNotFoundError, match="base/sparse/0 has not finished the arm 'both'"):
+        check_base(options, [0])
+    RunFolder(base).finish("both", seconds=1.0, metrics={})
+    check_base(options, [0])
+    (base / "stages/both.json").unlink()
+    check_base(replace(options, variants=("few_k8",)), [0])
 
 
 # --- a smaller reward model ---
@@ -158,11 +160,11 @@ def tokenizer():
     return train_tokenizer([task.prompt + task.reference for task in load_tasks("stepwise", limit=4)], 320)
 
 
-def llama(tokenizer):
+def llama(tokenizer, seed=0):
     shape = TinyModelConfig(
         vocab_size=320, hidden_size=16, n_layers=3, n_heads=2, n_kv_heads=1, intermediate_size=16
     )
-    return make_tiny_model(tokenizer, shape, seed=0)
+    return make_tiny_model(tokenizer, shape, seed=seed)
 
 
 def qwen(tokenizer):
@@ -173,6 +175,34 @@ def qwen(tokenizer):
             num_attention_heads=2, num_key_value_heads=1,
         )
     )  # fmt: skip
+
+
+def test_another_policy_s_completions_label_the_programs_of_the_start(tokenizer, tmp_path):
+    config = replace(
+        CONFIG,
+        rl=replace(CONFIG.rl, max_new_tokens=6),
+        label=replace(CONFIG.label, k=2, source="binary_search"),
+    )
+    for seed, place in ((0, "start"), (1, "base/both/policy")):
+        llama(tokenizer, seed).save_pretrained(tmp_path / place)
+        tokenizer.save_pretrained(tmp_path / place)
+    variant = VARIANTS["few_by_trained"]
+    completers = []
+    for name, stage in (
+        ("own", STAGES["label"]),
+        ("other", stages("few_by_trained", variant, tmp_path / "base")["label"]),
+    ):
+        context = Context(open_run(tmp_path / name, {}), config)
+        context._judge = ScriptedJudge(lambda task, source: judgement(task, 0))
+        context.__dict__["train_tasks"] = load_tasks("stepwise", limit=2)
+        (context.path / "sft").symlink_to(tmp_path / "start")
+        STAGES["collect"].work(context, lambda *_: None)
+        stage.work(context, lambda *_: None)
+        rows = read_labels(context.path / "labels.jsonl")
+        assert [row.program.policy for row in rows] == ["sft"] * 2 * config.label.programs_per_task
+        completers.append({row.completer for row in rows if row.completer})
+    assert [len(names) for names in completers] == [1, 1]
+    assert completers[0] != completers[1]
 
 
 @pytest.mark.parametrize("make", [llama, qwen])
