@@ -218,16 +218,15 @@ def compare_update(
     credits = [np.zeros(len(split_lines(c.text)) + c.finished) for c in completions]
     batch = make_batch(prompts, completions, credits, newlines)
     critic, config = Critic.create("policy", model), PSGPOConfig(n_minibatches=1)
-    policy_learner = Learner(
-        network=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
-    )
-    critic_learner = Learner(network=critic, optimizer=torch.optim.AdamW(critic.parameters(), lr=0.0))
+    learners = (Learner.of(model), Learner.of(critic))
+    for learner in learners:
+        learner.set_learning_rate(0.0)
     zeros = torch.zeros_like(batch.logprobs)
     experience = Experience(batch=batch, values=zeros, advantages=zeros, returns=zeros)
     n_tokens = int(batch.lengths.sum())
 
     def ours(seed: int) -> int:
-        update(policy_learner, critic_learner, experience, config, move_policy=True, seed=(seed,))
+        update(*learners, experience, config, move_policy=True, seed=(seed,))
         return n_tokens
 
     def plain(seed: int) -> int:
@@ -236,7 +235,7 @@ def compare_update(
             ids = batch.ids[rows, :last]
             model(input_ids=ids, use_cache=False).logits.sum().backward()
             critic(ids).sum().backward()
-        for learner in (policy_learner, critic_learner):
+        for learner in learners:
             learner.optimizer.zero_grad(set_to_none=True)
         return n_tokens
 

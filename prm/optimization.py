@@ -33,7 +33,7 @@ class RefreshReport:
 def make_optimizer(model: ProcessRewardModel, *, learning_rate: float, weight_decay: float = 0.01) -> AdamW:
     """AdamW over the weights of the model that train."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return AdamW(weights, lr=learning_rate, weight_decay=weight_decay)
+    return AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def training_programs(model: ProcessRewardModel, labeled: Sequence[LabeledProgram]) -> list[EncodedProgram]:

@@ -100,7 +100,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ROWS)
 def test_they_are_the_formulae_of_trl(rows):
     """As `GRPOTrainer` and `RLOOTrainer` of TRL 1.16 compute them from flat rewards."""
@@ -116,7 +116,7 @@ def test_they_are_the_formulae_of_trl(rows):
     torch.testing.assert_close(ours, scores - baseline, atol=1e-9, rtol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ROWS)
 def test_rloo_is_dr_grpo_times_n_over_n_minus_1(rows):
     scores = torch.tensor(rows, dtype=torch.float64)

@@ -62,7 +62,7 @@ def test_padding_neither_gives_nor_passes_on_credit():
     assert advantages[0, [0, 3]].tolist() == returns[0, [0, 3]].tolist() == [0.0, 0.0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
     gamma=st.floats(0, 1),

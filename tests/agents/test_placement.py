@@ -137,7 +137,7 @@ LINES = st.lists(st.builds(lambda indent, code: indent + code, INDENT, CODE), ma
 
 
 @pytest.mark.parametrize("make", TOKENIZERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lines=LINES, finished=st.booleans(), open_end=st.booleans())
 def test_each_lines_reward_is_on_the_token_that_covers_its_newline(make, lines, finished, open_end):
     completion = write(make, "\n".join(lines) + ("" if open_end or not lines else "\n"), finished)
@@ -158,7 +158,7 @@ def test_each_lines_reward_is_on_the_token_that_covers_its_newline(make, lines, 
 
 
 @pytest.mark.parametrize("make", TOKENIZERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tokens=st.lists(st.integers(0, 10**6), min_size=1, max_size=30), finished=st.booleans())
 def test_no_reward_is_lost_on_tokens_that_a_policy_drew_at_random(make, tokens, finished):
     tokenizer = make()

@@ -58,7 +58,7 @@ def test_the_tokenizer_of_these_tests_merges_newlines_with_indentation():
 SOURCE = st.lists(st.sampled_from(["    x = 1", "    return x", "", "        é", "y"]), max_size=7)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lines=SOURCE, finished=st.booleans(), open_end=st.booleans())
 def test_each_reward_sits_on_the_token_that_covers_its_newline(lines, finished, open_end):
     text = "\n".join(lines) + ("" if open_end or not lines else "\n")
@@ -82,7 +82,7 @@ def test_each_reward_sits_on_the_token_that_covers_its_newline(lines, finished, 
     np.testing.assert_array_equal(rewards, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(alphabet="ab \n", max_size=40), finished=st.booleans(), seed=st.integers(0, 100))
 def test_no_reward_is_lost(text, finished, seed):
     completion = write(text, finished)

@@ -370,7 +370,7 @@ def test_the_benchmark_itself_has_no_overlap_with_itself_beyond_its_own_leaks():
 NAMES = st.lists(st.from_regex(r"[a-z]{3,8}_[a-z]", fullmatch=True), min_size=2, max_size=2, unique=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(NAMES)
 def test_names_that_a_program_binds_do_not_matter(names):
     total, number = names

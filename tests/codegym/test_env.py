@@ -307,7 +307,7 @@ def test_the_same_seed_and_actions_give_the_same_everything(judge):
     assert runs[0] == runs[1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_characters="\n\0"), max_size=12), max_size=8), st.booleans())
 def test_the_episode_holds_exactly_the_lines_written(lines, terminate):
     env = CodeGenEnv([DOUBLE], ScriptedJudge(returns_y), max_lines=8)

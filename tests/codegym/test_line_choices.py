@@ -197,7 +197,7 @@ def test_features_name_the_variable_asked_for():
     assert np.array_equal(right, crossed("v5: negate each", "    v5 = [-x for x in v4]", 512))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=20), st.text(max_size=20), st.integers(1, 64))
 def test_features_of_any_text_are_of_length_one_or_zero_and_repeatable(request_, candidate, size):
     features = crossed(request_, candidate, size)

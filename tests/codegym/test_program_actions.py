@@ -114,7 +114,7 @@ def test_the_action_space_holds_programs(line_env):
     env.step(env.action_space.sample())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(st.characters(exclude_characters="\0") | st.just("\n"), max_size=30))
 def test_a_program_earns_what_its_lines_earn(program):
     judge = ScriptedJudge(lambda task, source: judgement(task, 3 if "a" in source else 1))

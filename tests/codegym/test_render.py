@@ -121,7 +121,7 @@ class TextOfCells(HTMLParser):
         self.text.append(data)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text(st.characters(exclude_characters="\n\0"), max_size=30))
 def test_html_shows_every_line_as_text_and_nothing_as_markup(line):
     parser = TextOfCells()

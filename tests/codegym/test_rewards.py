@@ -248,7 +248,7 @@ def schemes(scores):
     ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(PROGRAM, PROGRAM)
 def test_no_failing_program_outscores_a_passing_one(failing, passing):
     for index in range(len(schemes([]))):
@@ -261,7 +261,7 @@ def test_no_failing_program_outscores_a_passing_one(failing, passing):
         assert best < worst
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(PROGRAM.filter(bool), st.booleans(), st.booleans())
 def test_streaming_and_hindsight_agree_on_the_return(program, passed, terminated):
     lines, scores = [line for line, _ in program], [score for _, score in program]
@@ -284,7 +284,7 @@ def test_streaming_and_hindsight_agree_on_the_return(program, passed, terminated
         assert sum(parts.values()) == pytest.approx(sum(credit), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(PROGRAM, st.booleans())
 def test_credit_is_pure_and_independent_of_the_batch(program, passed):
     one = episode([line for line, _ in program], passed=passed)

@@ -182,7 +182,7 @@ def behaviour(task, lines, x):
         return "raises", repr(error), lines_seen
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(BODY, st.sampled_from(sorted(set(PROBES) - CHANGES_BEHAVIOUR)))
 def test_probes_keep_what_a_function_does(lines, name):
     hacked = apply_probe(name, TASK, lines)
@@ -190,7 +190,7 @@ def test_probes_keep_what_a_function_does(lines, name):
         assert behaviour(TASK, hacked, x) == behaviour(TASK, lines, x)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(BODY, st.sampled_from(sorted(set(PROBES) - CHANGES_BEHAVIOUR)))
 def test_probes_keep_what_a_module_does(lines, name):
     module = ["import math", "K = 3", "def f(x):", *lines, "L = K * 2"]
@@ -199,7 +199,7 @@ def test_probes_keep_what_a_module_does(lines, name):
         assert behaviour(TEXT, hacked, x) == behaviour(TEXT, module, x)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(BODY, st.sampled_from(sorted(PROBES)))
 def test_probes_keep_programs_parsable_and_idle_lines_idle(lines, name):
     hacked = apply_probe(name, TASK, lines)

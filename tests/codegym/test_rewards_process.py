@@ -144,7 +144,7 @@ def old_shares(form, lines, scores, divisor, cap):
     return np.diff(np.minimum(np.cumsum(gains), cap), prepend=0.0)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.sampled_from(["    a = 1", "# c", "", "b = '''"]), st.floats(-2, 2)), max_size=12),
     st.booleans(),
@@ -406,7 +406,6 @@ def test_held_values():
     assert held(np.array([]), np.array([], dtype=bool)).shape == (0,)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=10), st.booleans(), st.floats(0.1, 1))
 def test_potential_shares_of_a_finished_program_cancel(potential, ended, gamma):
     n_actions = len(potential) + ended

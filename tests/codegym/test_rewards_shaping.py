@@ -173,7 +173,7 @@ def test_syntax_streams_the_penalty_once():
     assert SyntaxReward().step([Episode(task=TASK)]).tolist() == [0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.sampled_from(["    a = 1", "    b = (", "    )", "    for i in x:", "        c", "d"]), max_size=7

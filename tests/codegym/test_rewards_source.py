@@ -167,7 +167,7 @@ LINE = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(LINE, max_size=8))
 def test_marks_agree_with_a_parse_of_every_prefix(lines):
     marks = ends(*lines)
@@ -183,7 +183,7 @@ def test_marks_agree_with_a_parse_of_every_prefix(lines):
         assert {index for index, mark in enumerate(marks) if mark} == found
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(LINE, max_size=8))
 def test_a_broken_prefix_never_recovers(lines):
     broken = broken_line(TASK, lines)

@@ -179,7 +179,7 @@ def rollout(scheme, lines, result, *, terminated):
     return [step[1] for step in steps], steps[-1][4]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(PROGRAM, RESULT, st.booleans())
 def test_line_replay_pays_what_judging_the_whole_program_does(lines, result, terminated):
     if not lines and not terminated:
@@ -194,7 +194,7 @@ def test_line_replay_pays_what_judging_the_whole_program_does(lines, result, ter
         assert all(isinstance(part, float) for part in info["reward_parts"].values())
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(PROGRAM, PROGRAM, RESULT, RESULT)
 def test_no_failing_program_outscores_a_passing_one_where_a_scheme_promises_it(lines, others, one, two):
     pair = [episode(lines, one), episode(others, two)]
@@ -208,7 +208,7 @@ def test_no_failing_program_outscores_a_passing_one_where_a_scheme_promises_it(l
             assert returns[1] < returns[0]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(PROGRAM, RESULT), min_size=1, max_size=4))
 def test_a_batch_pays_what_its_episodes_are_paid_alone(programs):
     batch = [episode(lines, result) for lines, result in programs]

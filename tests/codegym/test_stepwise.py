@@ -187,7 +187,7 @@ def test_splits_share_no_steps_under_any_seed():
 
 
 @given(seed=st.integers(0, 10**6), horizon=st.integers(1, 12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_split_depends_on_the_steps_alone(seed: int, horizon: int):
     steps = [draw_step(Random(seed + number)) for number in range(horizon)]
     assert split_of(steps) == split_of(tuple(steps))

@@ -73,7 +73,7 @@ def outcome(template: str, k: int | None, numbers: list[int]) -> Any:
 
 @operations
 @given(numbers=LISTS, data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_all_right_templates_mean_the_same_on_every_list(
     operation: Operation, numbers: list[int], data: st.DataObject
 ):
@@ -86,7 +86,7 @@ def test_all_right_templates_mean_the_same_on_every_list(
 
 @pytest.mark.parametrize("name", MEANING)
 @given(numbers=LISTS, data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_right_code_does_what_its_name_says(name: str, numbers: list[int], data: st.DataObject):
     k = data.draw(st.sampled_from(OPERATIONS[name].parameters))
     assert outcome(OPERATIONS[name].right[0], k, numbers) == MEANING[name](numbers, k)

@@ -20,7 +20,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.dictionaries(st.text(st.characters(codec=None)), JSON, max_size=4), max_size=6))
 def test_rows_come_back_as_they_went(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -64,7 +64,7 @@ def test_a_file_that_is_one_torn_line_starts_anew(tmp_path):
     assert list(read_rows(path)) == [{"a": 2}]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 400))
 def test_cut_anywhere_nothing_is_repeated_and_only_the_tail_is_missing(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("cut") / "rows.jsonl"

@@ -182,7 +182,7 @@ def test_a_bad_token_is_named_and_harms_nothing(action):
     assert env.episode.lines == ("a",)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(st.integers(0, 8), max_size=25), st.booleans())
 def test_lines_are_those_of_the_decoded_text_whatever_the_tokens(tokens, is_ended):
     env = make(Words(), LineLengths(), max_tokens=100)
@@ -196,7 +196,7 @@ def test_lines_are_those_of_the_decoded_text_whatever_the_tokens(tokens, is_ende
     assert env.token_ids == (*tokens, *([9] if is_ended else []))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20))
 def test_bytes_write_what_lines_write(program):
     tokens, lines = make(scheme=LineLengths()), make(scheme=LineLengths()).env

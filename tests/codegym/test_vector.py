@@ -134,7 +134,7 @@ def test_disabled_mode_waits_for_a_masked_reset(judge):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_64_environments_are_64_single_ones(mode, data):
     judges = ScriptedJudge(returns_y), ScriptedJudge(returns_y)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prm.alignment import line_end_tokens, line_of_token, newlines_per_token, split_lines
@@ -72,7 +72,6 @@ def test_by_hand():
     assert line_end_tokens(tokens, 4, newlines).tolist() == [1, 3, 3, 4]
 
 
-@settings(deadline=None)
 @given(segmented())
 def test_a_line_ends_at_the_token_covering_its_newline(segmented):
     text, pieces = segmented
@@ -91,7 +90,6 @@ def test_a_line_ends_at_the_token_covering_its_newline(segmented):
         position = newline + 1
 
 
-@settings(deadline=None)
 @given(segmented())
 def test_a_token_belongs_to_the_line_of_its_first_character(segmented):
     text, pieces = segmented
@@ -103,7 +101,6 @@ def test_a_token_belongs_to_the_line_of_its_first_character(segmented):
         position += len(piece)
 
 
-@settings(deadline=None)
 @given(segmented())
 def test_ends_never_go_back_and_no_token_after_a_lines_end_belongs_to_it(segmented):
     text, pieces = segmented

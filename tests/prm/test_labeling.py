@@ -232,7 +232,7 @@ def test_the_token_limit_holds_for_the_whole_program():
 LINES = st.lists(st.sampled_from(["    x = 1", "    # c", "", "    y = 2", "return 3"]), max_size=20)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(LINES, st.integers(0, 20))
 def test_binary_search_equals_the_full_scan_where_recovery_is_monotone(lines, limit):
     (labeled,) = labeler(recoverable_up_to(limit), k=2, draws_at_once=1).label([program(lines)], TASKS)
@@ -245,7 +245,7 @@ def test_binary_search_equals_the_full_scan_where_recovery_is_monotone(lines, li
     assert len(labeled.probes) <= math.ceil(math.log2(n_scored + 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.booleans(), min_size=6, max_size=6))
 def test_without_monotony_the_flip_is_between_a_recoverable_and_a_lost_prefix(recoverable):
     completer = ScriptedCompleter(lambda text, rng: "WIN\n" if recoverable[n_lines(text) - 1] else "lose\n")
@@ -332,7 +332,7 @@ def test_chunks_are_appended_and_progress_is_told(tmp_path):
     assert told[4:] == [(10, 10)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(0, 1), st.integers(1, 12))
 def test_resumed_anywhere_equals_uninterrupted(tmp_path_factory, share, chunk):
     folder = tmp_path_factory.mktemp("labels")

@@ -245,7 +245,7 @@ PIECES = [
 ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=8).filter(lambda t: "\n" not in t), max_size=8))
 def test_any_text_reads_as_ordered_steps_within_the_sound_lines(lines):
     program = read_steps(TASK, lines)

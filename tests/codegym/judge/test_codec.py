@@ -60,20 +60,20 @@ class Loud(str):
     __hash__ = str.__hash__
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES)
 def test_a_value_survives_the_way_with_its_types(value):
     assert same(decode(encode(value)), value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES, VALUES)
 def test_equal_text_means_equal_values(left, right):
     if encode(left) == encode(right):
         assert same(left, right)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES)
 def test_a_text_is_one_line(value):
     assert b"\n" not in encode(value)
@@ -209,7 +209,7 @@ def test_any_bytes_give_a_value_or_a_codec_error(data):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=5_000, deadline=None)
+@settings(max_examples=5_000)
 @given(st.one_of(st.binary(max_size=300), NODES.map(lambda node: json.dumps(node).encode())))
 def test_any_of_very_many_bytes_give_a_value_or_a_codec_error(data):
     decodes_or_refuses(data)

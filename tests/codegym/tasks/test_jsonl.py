@@ -68,7 +68,7 @@ def plain(task):
     ]  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(tasks, min_size=1, max_size=4, unique_by=lambda task: task.task_id))
 def test_written_tasks_come_back_by_value_and_type(tmp_path_factory, written):
     path = tmp_path_factory.getbasetemp() / "round_trip.jsonl"

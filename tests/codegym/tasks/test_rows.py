@@ -256,7 +256,7 @@ def draw(ids, **options):
     return [task.task_id for task in select_tasks(make_rows(ids), make_task, **options)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 10**4), min_size=2, max_size=30, unique=True),
     st.integers(0, 99),
@@ -280,7 +280,7 @@ def test_seeds_draw_differently_and_every_task_has_a_chance():
     assert {name for pair in draws for name in pair} == {str(n) for n in range(20)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=40, unique=True), st.integers(1, 50))
 def test_splits_are_disjoint_and_the_limit_counts_within_a_split(ids, limit):
     parts = {}

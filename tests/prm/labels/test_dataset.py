@@ -103,7 +103,7 @@ LINE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
 ROWS = st.lists(st.tuples(LINE, st.floats(-1, 1)), max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(ROWS, max_size=4), st.dictionaries(st.integers(0, 30), st.integers(0, 9)), st.booleans())
 def test_any_labels_survive_parquet_and_json(tmp_path_factory, programs, passes, finished):
     folder = tmp_path_factory.mktemp("labels")
@@ -209,7 +209,7 @@ def test_a_completion_of_several_lines_gives_each_its_label():
     assert found.labels == (0.5, 0.0, 0.5, -1.0)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.text(max_size=8), ROWS)
 def test_rows_written_read_and_written_again_are_the_same(prompt, rows):
     given_row = {

@@ -104,7 +104,7 @@ def test_batches_are_cut_at_so_many_prefixes(scripted):
     assert len({call["seed"] for call in completer.calls}) == 5
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     limits=st.lists(st.integers(0, 6), min_size=1, max_size=4), step=st.sampled_from(["line", "statement"])
 )

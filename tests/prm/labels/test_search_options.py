@@ -171,7 +171,7 @@ def test_without_reuse_nothing_is_shared(scripted):
     assert completer.n_drawn == 16
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(limits=st.lists(st.integers(0, 6), min_size=1, max_size=5), k=st.integers(1, 4))
 def test_where_recovery_is_certain_reuse_changes_no_label_and_draws_no_more(scripted, limits, k):
     programs = [

@@ -60,7 +60,7 @@ def test_a_probe_counts_its_draws():
     assert (found.n_passed, found.n_tokens) == (1, 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(share=st.floats(0, 1))
 def test_a_file_cut_at_any_byte_has_its_whole_turns_and_takes_more(tmp_path_factory, share):
     path = tmp_path_factory.mktemp("store") / "c.jsonl"
