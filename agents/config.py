@@ -95,6 +95,9 @@ class PipelineConfig:
     eval_tasks: int = 192  # held-out tasks per horizon range
     sft_programs: int = 30_000  # programs of the corpus that the starting policy imitates
     sft_horizons: tuple[int, int] = (1, 12)  # their steps: must cover every horizon of RL
+    baseline: bool = (
+        True  # run the arm that is paid by the tests alone, to compare with and to label programs of
+    )
     oracle: bool = True  # run the arm that is paid by exact labels, the upper bound of any PRM
     tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
@@ -114,6 +117,11 @@ class PipelineConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads < 0:
             raise ValueError(f"threads must not be negative, got {self.threads}")
+        if not self.baseline and self.label.policies == "checkpoints":
+            raise ValueError(
+                "without the baseline there are no checkpoints of it whose programs could be labelled: "
+                "use --label.policies start"
+            )
         if self.rl.critic_init == "prm":
             raise ValueError(
                 "rl.critic_init='prm' needs a reward model, but the baseline arm trains before there is one; "

@@ -65,7 +65,8 @@ class Context:
     @property
     def arms(self) -> list[str]:
         """Policies that the run compares."""
-        return ["sft", "baseline", "psgpo", *(["oracle"] if self.config.oracle and self.traced else [])]
+        run = {"baseline": self.config.baseline, "oracle": self.config.oracle and self.traced}
+        return [arm for arm in ("sft", "baseline", "psgpo", "oracle") if run.get(arm, True)]
 
     def policy_folder(self, arm: str) -> Path:
         """Where an arm's trained policy lies."""

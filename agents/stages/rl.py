@@ -40,6 +40,9 @@ class Arm:
 
 def train_baseline(context: Context, report: Report) -> Metrics:
     """Train with the tests' verdict alone, keeping evenly spaced checkpoints."""
+    if "baseline" not in context.arms:
+        report(1, 1)
+        return {"skipped": "baseline is off"}
     return train_arm(context, report, Arm(name="baseline", checkpoints=context.config.label.checkpoints))
 
 

@@ -73,6 +73,7 @@ def test_a_bad_value_is_named_with_what_was_expected(arguments, said, capsys, tm
         (["--dense.refresh-learning-rate", "-1"], "refresh_learning_rate must be finite"),
         (["--label.k", "0"], "k must be at least 1, got 0"),
         (["--label.source", "oracle"], "Invalid choice"),
+        (["--no-baseline"], "use --label.policies start"),
         (["--seed", "x"], "'x'"),
     ],
 )

@@ -24,7 +24,7 @@ SETTINGS = [
 ]
 
 
-def start(out: Path) -> subprocess.Popen:
+def start(out: Path, *more: str) -> subprocess.Popen:
     # a test run in the background ignores Ctrl-C, and its children would inherit that
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -32,7 +32,7 @@ def start(out: Path) -> subprocess.Popen:
     )
     command = [sys.executable, "-c", code, "psgpo", "--out", str(out)]
     return subprocess.Popen(
-        [*command, *SETTINGS],
+        [*command, *SETTINGS, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -40,8 +40,8 @@ def start(out: Path) -> subprocess.Popen:
     )
 
 
-def finish(out: Path) -> str:
-    process = start(out)
+def finish(out: Path, *more: str) -> str:
+    process = start(out, *more)
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
     return output
@@ -125,6 +125,19 @@ def test_killed_in_every_kind_of_stage_it_ends_like_an_uninterrupted_run(whole, 
             assert (out / place / name).read_bytes() == (whole / place / name).read_bytes(), (place, name)
     for arm in ("baseline", "psgpo", "oracle"):
         assert [row["iteration"] for row in rows(out / arm / "curve.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_labels_of_the_start_do_without_a_baseline(tmp_path):
+    out = tmp_path / "run"
+    finish(out, "--no-baseline", "--no-oracle", "--label.policies", "start")
+    assert {row.arm for row in read_evaluation(out / "rows.jsonl")} == {"sft", "psgpo"}
+    assert {row["policy"] for row in rows(out / "programs.jsonl")} == {"sft"}
+    assert {item.program.policy for item in read_labels(out / "labels.jsonl")} == {"sft"}
+    assert not (out / "baseline").exists()
+    page = (out / "report.html").read_text()
+    assert "Not finished" not in page
+    assert "RL baseline" not in page
 
 
 @pytest.mark.slow
