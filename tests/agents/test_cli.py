@@ -54,6 +54,7 @@ def test_options_override_the_scale():
         (["--rl-horizons", "0", "3"], "1 <= shortest <= longest, got (0, 3)"),
         (["--eval-horizons", "5", "2"], "1 <= shortest <= longest, got (5, 2)"),
         (["--sft-horizons", "1", "3"], "sft_horizons must cover rl_horizons, got (1, 3) and (9, 12)"),
+        (["--no-baseline"], "there are no checkpoints of it whose programs could be labelled"),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_expected(arguments, said, capsys, tmp_path):
@@ -73,7 +74,6 @@ def test_a_bad_value_is_named_with_what_was_expected(arguments, said, capsys, tm
         (["--dense.refresh-learning-rate", "-1"], "refresh_learning_rate must be finite"),
         (["--label.k", "0"], "k must be at least 1, got 0"),
         (["--label.source", "oracle"], "Invalid choice"),
-        (["--no-baseline"], "use --label.policies start"),
         (["--seed", "x"], "'x'"),
     ],
 )
