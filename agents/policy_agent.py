@@ -9,23 +9,20 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 import torch
-from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import configure_logger, get_device
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from agents import checkpoint, ranks
-from agents.agent import Agent
 from agents.alarms import AlarmWatch
-from agents.callbacks import MaybeCallback, as_callback, replay_steps
 from agents.early_judging import EarlyJudging
+from agents.iterative_agent import IterativeAgent
 from agents.losses import adapted_kl_coef, kl_k1, kl_k3, masked_mean
 from agents.models import checkpoint_gradients, load_policy, save_policy
 from agents.monitor import PhaseTimer, rollout_metrics, speed_metrics
 from agents.policy_config import PolicyConfig
-from agents.progress import progress
 from agents.refresh import Refresh, RefreshQueue
 from agents.rollout import Rollout, RolloutBatch, draw_tasks, make_batch, make_episode
 from agents.samplers import make_sampler
@@ -42,7 +39,7 @@ COMPARED_PROGRAMS = 8
 """Programs whose log-probabilities are checked in an iteration whose update does not do so by itself."""
 
 
-class PolicyAgent(Agent):
+class PolicyAgent(IterativeAgent):
     """Writes whole programs, judges them, pays for them and updates; a subclass says with what credit.
 
     All randomness is a function of the seed and the iteration, so a checkpoint needs no generator's state:
@@ -75,7 +72,6 @@ class PolicyAgent(Agent):
         ValueError: If an argument that another one needs is missing.
     """
 
-    config: PolicyConfig
     config_type: ClassVar[type[PolicyConfig]]
 
     def __init__(
@@ -96,8 +92,8 @@ class PolicyAgent(Agent):
         device: torch.device | str = "auto",
         **settings: Any,
     ) -> None:
-        super().__init__(env)
-        self.config = replace(config or self.config_type(), **settings)
+        config = replace(config or self.config_type(), **settings)
+        super().__init__(env, config, tensorboard_log=tensorboard_log, verbose=verbose)
         self.device = get_device(device)
         ranks.join(self.device)
         n_tasks = self.config.rollouts_per_iteration // self.config.samples_per_task
@@ -122,8 +118,8 @@ class PolicyAgent(Agent):
         self.scorer, self.oracle = scorer, oracle
         self.refresh = RefreshQueue(refresh, self.config.refresh_every, name=type(self).__name__.lower())
         self.alarms = AlarmWatch()
-        self.seed, self.verbose, self.tensorboard_log = seed, verbose, tensorboard_log
-        self.iteration = self.n_updates = 0
+        self.seed = seed
+        self.n_updates = 0
         self.kl_coef = self.config.kl_coef
         self.sampler = make_sampler(
             self.config.sampler, self.policy, self.tokenizer, **self.config.sampler_options
@@ -241,59 +237,12 @@ class PolicyAgent(Agent):
         counters = {"time/iterations": self.iteration, "time/total_timesteps": self.num_timesteps}
         return metrics | speed_metrics(rollout, timer, self.config.n_epochs) | counters
 
+    def restart(self) -> None:
+        """Count timesteps and iterations from 0 again, and forget what raised alarms."""
+        super().restart()
+        self.alarms.clear()
+
     # --- Stable-Baselines3's verbs -------------------------------------------------------------------------
-
-    def learn(
-        self,
-        total_timesteps: int | None = None,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = False,
-        progress_bar: bool = False,
-    ) -> Self:
-        """Train; may be called again, also after `load`, and goes on from where it was.
-
-        Callbacks' `on_step` runs once per action, but only after the iteration that took them all: whatever
-        it saves is a whole iteration, and `num_timesteps` rises by an iteration at a time.
-
-        Args:
-            total_timesteps: Stop once this many actions were taken in all; None: after
-                `config.n_iterations` iterations in all.
-            callback: As in Stable-Baselines3; one that returns False ends the training.
-            log_interval: Iterations between dumps of the logger.
-            tb_log_name: Name of the run in TensorBoard; the agent's if None.
-            reset_num_timesteps: Count timesteps and iterations from 0 again.
-            progress_bar: Show one with an ETA.
-        """
-        if reset_num_timesteps:
-            self.num_timesteps = self.iteration = 0
-            self.alarms.clear()
-        name = tb_log_name or type(self).__name__
-        if self._logger is None:
-            fresh = reset_num_timesteps or not self.iteration
-            if ranks.rank() == 0:
-                self.set_logger(configure_logger(self.verbose, self.tensorboard_log, name, fresh))
-        shown = progress_bar and ranks.rank() == 0
-        called = as_callback(callback)
-        called.init_callback(self)
-        goal = np.inf if total_timesteps is None else total_timesteps
-        called.on_training_start({"self": self, "total_timesteps": goal, "tb_log_name": name}, globals())
-        with progress(name.lower(), Console(stderr=True, quiet=not shown)) as report:
-            while (done := self._progress(total_timesteps)) < 1.0:
-                metrics = self.iterate(done, called)
-                for key, value in metrics.items():
-                    self.logger.record(key, value)
-                if self.iteration % log_interval == 0:
-                    self.dump_logs()
-                counts = (self.iteration, self.config.n_iterations)
-                if total_timesteps is not None:
-                    counts = (self.num_timesteps, total_timesteps)
-                report(*counts, {"pass": metrics["rollout/success_rate"]})
-                if not replay_steps(called, called.locals["rollout"]):
-                    break
-        called.on_training_end()
-        return self
 
     def next_lines(self, texts: Sequence[str], deterministic: bool) -> list[str]:
         """The next line, or END_OF_PROGRAM, after each text."""
@@ -405,11 +354,6 @@ class PolicyAgent(Agent):
         if target is not None:
             kl, rate = metrics["train/kl_per_program"], self.config.adaptive_kl_rate
             self.kl_coef = adapted_kl_coef(self.kl_coef, kl, target=target, rate=rate)
-
-    def _progress(self, total_timesteps: int | None) -> float:
-        if total_timesteps is None:
-            return self.iteration / self.config.n_iterations
-        return 1.0 if self.num_timesteps >= total_timesteps else self.num_timesteps / total_timesteps
 
     def _derived_seed(self, purpose: str) -> int:
         sequence = np.random.SeedSequence([self.seed, self.iteration, *purpose.encode()])
