@@ -77,11 +77,13 @@ def write_report(
         config: Settings that all cells share.
         lengths: Tokens of each test task's reference.
     """
+    regimes = list(dict.fromkeys(cell.split("/")[0] for cell in cells))
+    part = "" if set(regimes) == set(arms_of) else f" --regimes {' '.join(regimes)}"
     every = color_of(list(dict.fromkeys(arm for arms in arms_of.values() for arm in arms)))
     rows: list[dict[str, Any]] = []
     pictures: list[Picture] = []
     tables: list[Table] = []
-    for regime in dict.fromkeys(cell.split("/")[0] for cell in cells):
+    for regime in regimes:
         folders = [out / cell for cell in cells if cell.startswith(f"{regime}/")]
         arms, chosen = arms_of[regime], choice if choice in arms_of[regime] else "both"
         files = [folder / "test.jsonl" for folder in folders]
@@ -104,7 +106,7 @@ def write_report(
         pictures=pictures,
         tables=tables,
         rows=rows,
-        command=f"python -m benchmarks.ablation --scale {config.scale}",
+        command=f"python -m benchmarks.ablation --scale {config.scale}{part}",
         settings=asdict(config),
     )
 

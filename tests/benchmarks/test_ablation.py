@@ -114,6 +114,10 @@ def test_the_report_holds_every_arm_of_every_regime(tmp_path, cells):
     assert {row["regime"] for row in rows} == {"sparse", "mixed"}
     assert write_report(*told) == text
     assert list(read_rows(tmp_path / "rows.jsonl")) == rows
+    command = "python -m benchmarks.ablation --scale smoke"
+    assert f"{command}\n" in page
+    write_report(tmp_path, ["sparse/0"], *told[2:])
+    assert f"{command} --regimes sparse\n" in (tmp_path / "report.md").read_text()
 
 
 def test_a_regime_without_a_long_baseline_has_no_sentence():
