@@ -169,7 +169,9 @@ def main() -> None:
     run_cells("benchmarks.sensitivity", options, cells, Console(stderr=True))
     told = {name: (VARIANTS[name].varies, VARIANTS[name].against) for name in options.chosen}
     config = cell_config(options.scale, REGIME, 0)
-    print(write_report(options.out, options.base / REGIME, told, seeds, config))
+    part = f" --variants {' '.join(options.variants)}" if options.variants else ""
+    command = f"python -m benchmarks.sensitivity --scale {options.scale}{part}"
+    print(write_report(options.out, options.base / REGIME, told, seeds, config, command))
 
 
 def check_base(options: Options, seeds: Iterable[int]) -> None:

@@ -30,6 +30,7 @@ def write_report(
     variants: Mapping[str, tuple[str, str]],
     seeds: Sequence[int],
     config: PipelineConfig,
+    command: str,
 ) -> str:
     """Write rows, pages and plots; returns the tables for a terminal.
 
@@ -39,6 +40,7 @@ def write_report(
         variants: What each variant changes, and of which other one or arm of the ablation.
         seeds: Seeds that ran.
         config: Settings that all variants share but for what they vary.
+        command: What a reader has to give to get the same.
     """
     bucket = config.rl_horizons
     rates, horizons = join_rates(out, base, list(variants), seeds, bucket)
@@ -69,7 +71,7 @@ def write_report(
         ],
         tables=[variant_table(passes, models, arms, variants), difference_table(passes, pairs)],
         rows=[*passes, *models],
-        command=f"python -m benchmarks.sensitivity --scale {config.scale}",
+        command=command,
         settings=asdict(config),
     )
 
@@ -141,19 +143,21 @@ def variant_table(
     return Table(
         title="Variants",
         head=[
-            "arm", "what differs", "from", *(f"pass@1 {name}" for name in COLUMNS), "PRM local AUC",
-            "PRM first error", "PRM minus exact, last quarter", "lines per program, last",
+            "arm", *(f"pass@1 {name}" for name in COLUMNS), "PRM AUC", "first error", "PRM - exact",
+            "lines", "from", "what differs",
         ],
         rows=[
             [
                 arm,
-                *variants.get(arm, ("an arm of the ablation", "-")),
                 *(as_cell(rates.get((arm, name), {})) for name in COLUMNS),
                 *(number(model.get(arm, {}).get(name)) for name in numbers),
+                *reversed(variants.get(arm, ("an arm of the ablation", "-"))),
             ]
             for arm in arms
         ],
-        note="Reward models before any refresh, on the same held-out programs with exact labels.",
+        note="Reward models (local AUC, first-error accuracy) before any refresh, on the same held-out "
+        "programs with exact labels; their score minus the exact one in the last quarter of training; lines "
+        "per program at its end.",
     )  # fmt: skip
 
 
@@ -171,11 +175,17 @@ def difference_table(passes: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[
 
 
 def accuracy_figure(passes: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]) -> str:
-    """pass@1 against the first-error accuracy of the reward model, a point per variant; as SVG."""
+    """pass@1 against the first-error accuracy of the reward model, a point per reward model; as SVG.
+
+    Variants of something else, which have the model of `both`, are left out.
+    """
     rates = {r["arm"]: r for r in passes if r["measure"] == "pass" and r["decoding"] == COLUMNS[0]}
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
+    shared = next((row.get("first_error_accuracy") for row in models if row["arm"] == "both"), None)
     for row in models:
+        if row["arm"] != "both" and row.get("first_error_accuracy") == shared:
+            continue
         rate, accuracy = rates.get(row["arm"]), row.get("first_error_accuracy")
         if rate is None or accuracy is None:
             continue

@@ -289,7 +289,7 @@ def test_the_report(study):
     out, base = study
     RunFolder(base / "0").finish("test", seconds=1.0, metrics={})
     told = {name: (VARIANTS[name].varies, VARIANTS[name].against) for name in ("no_refresh", "few_exact")}
-    text = write_report(out, base, told, [0], CONFIG)
+    text = write_report(out, base, told, [0], CONFIG, "python -m x --y")
     assert "with one seed they say nothing of how seeds differ" in text
     rows = list(read_rows(out / "rows.jsonl"))
     found = {
@@ -301,9 +301,10 @@ def test_the_report(study):
         ("no_refresh", "both"): 0.0, ("few_exact", "no_refresh"): -0.5, ("few_exact", "both"): -0.5
     }  # fmt: skip
     page = (out / "report.md").read_text()
-    assert "| both | an arm of the ablation | - | 0.500" in page
-    assert f"| few_exact | {told['few_exact'][0]} | no_refresh | 0.000" in page
-    assert write_report(out, base, told, [0], CONFIG) == text
+    assert "| both | 0.500" in page
+    assert f"| no_refresh | {told['few_exact'][0]} |" in page
+    assert "python -m x --y\n" in page
+    assert write_report(out, base, told, [0], CONFIG, "python -m x --y") == text
 
 
 def test_tables_and_figures_of_what_is_missing():
@@ -315,12 +316,26 @@ def test_tables_and_figures_of_what_is_missing():
     models = [{"arm": "a", "first_error_accuracy": 0.5}, {"arm": "b", "gap": np.float64(0.25)}, {"arm": "c"}]
     table = variant_table(passes, models, ["a", "b", "c"], {"a": ("x", "both")})
     assert table.rows == [
-        ["a", "x", "both", "0.500", "-", "-", "0.500", "-", "-"],
-        ["b", "an arm of the ablation", "-", "-", "0.500 [0.400, 0.600]", "-", "-", "0.250", "-"],
-        ["c", "an arm of the ablation", *["-"] * 7],
+        ["a", "0.500", "-", "-", "0.500", "-", "-", "both", "x"],
+        ["b", "-", "0.500 [0.400, 0.600]", "-", "-", "0.250", "-", "-", "an arm of the ablation"],
+        ["c", *["-"] * 7, "an arm of the ablation"],
     ]
     assert "<svg" in accuracy_figure(passes, models)
     assert json.dumps(models[2]) == '{"arm": "c"}'
+
+
+def test_the_figure_shows_every_reward_model_once():
+    accuracies = {"both": 0.7, "no_refresh": 0.7, "paper_head": 0.5}
+    passes = [
+        {"measure": "pass", "arm": arm, "decoding": "sampled", "value": 0.5, "low": 0.4, "high": 0.6}
+        for arm in accuracies
+    ]
+    models = [{"arm": arm, "first_error_accuracy": value} for arm, value in accuracies.items()]
+    figure = accuracy_figure(passes, models)
+    assert [arm for arm in accuracies if f">{arm}<" in figure or f"<!-- {arm} -->" in figure] == [
+        "both",
+        "paper_head",
+    ]
 
 
 def test_variants_that_are_asked_for_reach_the_cells_command(tmp_path):
