@@ -95,9 +95,7 @@ class PipelineConfig:
     eval_tasks: int = 192  # held-out tasks per horizon range
     sft_programs: int = 30_000  # programs of the corpus that the starting policy imitates
     sft_horizons: tuple[int, int] = (1, 12)  # their steps: must cover every horizon of RL
-    baseline: bool = (
-        True  # run the arm that is paid by the tests alone, to compare with and to label programs of
-    )
+    baseline: bool = True  # run the arm that is paid by the tests alone
     oracle: bool = True  # run the arm that is paid by exact labels, the upper bound of any PRM
     tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)

@@ -177,15 +177,17 @@ def difference_table(passes: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[
 def accuracy_figure(passes: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]) -> str:
     """pass@1 against the first-error accuracy of the reward model, a point per reward model; as SVG.
 
-    Variants of something else, which have the model of `both`, are left out.
+    Arms whose models are equally accurate have the same one: the first of them stands for it.
     """
     rates = {r["arm"]: r for r in passes if r["measure"] == "pass" and r["decoding"] == COLUMNS[0]}
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    shared = next((row.get("first_error_accuracy") for row in models if row["arm"] == "both"), None)
+    seen = set()
     for row in models:
-        if row["arm"] != "both" and row.get("first_error_accuracy") == shared:
+        quality = (row.get("local_auc"), row.get("first_error_accuracy"))
+        if quality in seen:
             continue
+        seen.add(quality)
         rate, accuracy = rates.get(row["arm"]), row.get("first_error_accuracy")
         if rate is None or accuracy is None:
             continue

@@ -109,8 +109,7 @@ def make_base(out, stages=tuple(MADE_BY), config=CONFIG):
     start = out / "start/sft"
     start.mkdir(parents=True, exist_ok=True)
     run = open_run(out / "sparse/0", asdict(config))
-    for step in (1, 2, 10):
-        (run.path / f"baseline/step-{step}").mkdir(parents=True)
+    (run.path / "baseline").mkdir()
     for stage in stages:
         if MADE_BY[stage].endswith("jsonl"):
             append_rows(run.path / MADE_BY[stage], [{}])
@@ -325,15 +324,24 @@ def test_tables_and_figures_of_what_is_missing():
 
 
 def test_the_figure_shows_every_reward_model_once():
-    accuracies = {"both": 0.7, "no_refresh": 0.7, "paper_head": 0.5}
+    accuracies = {
+        "both": (0.9, 0.7),
+        "no_refresh": (0.9, 0.7),
+        "few_k8": (0.8, 0.7),
+        "paper_head": (0.9, 0.5),
+    }
     passes = [
         {"measure": "pass", "arm": arm, "decoding": "sampled", "value": 0.5, "low": 0.4, "high": 0.6}
         for arm in accuracies
     ]
-    models = [{"arm": arm, "first_error_accuracy": value} for arm, value in accuracies.items()]
+    models = [
+        {"arm": arm, "local_auc": auc, "first_error_accuracy": first}
+        for arm, (auc, first) in accuracies.items()
+    ]
     figure = accuracy_figure(passes, models)
     assert [arm for arm in accuracies if f">{arm}<" in figure or f"<!-- {arm} -->" in figure] == [
         "both",
+        "few_k8",
         "paper_head",
     ]
 

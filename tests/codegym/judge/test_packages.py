@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from codegym import CallTest, SandboxError, Task, Verdict
-from codegym.judge.codec import CodecError, TooLargeError, decode, encode
+from codegym.judge.codec import MAX_NODES, CodecError, TooLargeError, decode, encode
 from codegym.judge.packages import PackageError, load, locate
 from codegym.judge.pool import LocalJudge
 
@@ -87,6 +87,15 @@ def test_programs_use_numpy_and_its_values_count_as_plain_ones(numpy_judge, name
 )
 def test_other_values_are_no_false_passes(numpy_judge, code, expected, verdict):
     assert numpy_judge.judge([(task(expected), body(code))])[0].verdict is verdict
+
+
+def test_an_array_is_too_large_before_it_becomes_a_list():
+    class Array(np.ndarray):
+        def tolist(self):
+            raise AssertionError("made a list of it")
+
+    with pytest.raises(TooLargeError, match=f"an array of {MAX_NODES + 1} items, more than {MAX_NODES}"):
+        encode(np.zeros(MAX_NODES + 1, dtype=np.int8).view(Array))
 
 
 def test_a_program_has_the_memory_limit_on_top_of_what_numpy_reserves():
